@@ -1,0 +1,107 @@
+"""From the command line to composed points: Hydra's groups and overrides, and grids that are unions of products.
+
+`sweeps/` is the config root. A sweep file lists grids; a grid gives one or several values to each axis:
+
+    grids:
+      - {encoder: [a, b], llm: m, resolution: [64, 128]}
+      - {encoder: a, llm: [s, l], resolution: [64, 128]}
+
+Overrides of the command line win over every grid, may themselves list several values (`resolution=256,512`), and are
+what makes the grid where no sweep is named. Every point is composed here before anything is measured.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import sweeps
+from harness.schema import HarnessError
+
+ROOT = Path(sweeps.__file__).parent
+
+Plain = dict[str, Any]
+
+
+def options(group: str) -> list[str]:
+    """Names of the files of a config group, e.g. every encoder."""
+    return sorted(path.stem for path in (ROOT / group).glob("*.yaml"))
+
+
+def _one(overrides: Sequence[str], root: str) -> Plain:
+    try:
+        config = compose(config_name=root, overrides=list(overrides))
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise HarnessError(_explain(error, overrides)) from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _explain(error: Exception, overrides: Sequence[str]) -> str:
+    """Hydra's error as one line with near names."""
+    for text in overrides:
+        group, _, value = text.lstrip("+~").partition("=")
+        if (ROOT / group).is_dir() and value and value not in options(group):
+            return unknown(group, value, options(group))
+    return " ".join(str(error).split("\n")[0].split())
+
+
+def unknown(kind: str, name: str, known: Sequence[str]) -> str:
+    """One line for a name that does not exist, with the near names first."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
+    return f"unknown {kind} {name!r}; {hint}"
+
+
+def _values(override: Override) -> list[str]:
+    """Every value of an override as text: one, or each of `a,b`."""
+    if override.is_sweep_override():
+        return [str(value) for value in override.sweep_string_iterator()]
+    return [override.get_value_element_as_str()]
+
+
+def _axes(grid: Plain) -> dict[str, list[str]]:
+    return {
+        key: [str(v).lower() if isinstance(v, bool) else str(v) for v in (value if isinstance(value, list) else [value])]
+        for key, value in grid.items()
+    }
+
+
+def compose_all(arguments: Sequence[str], root: str = "config") -> tuple[Plain, list[Plain]]:
+    """Overrides of the command line -> the common config, and one config for each point, without repeats.
+
+    Raises `HarnessError` for an unknown name, key or malformed override.
+    """
+    with initialize_config_module(version_base=None, config_module="sweeps"):
+        try:
+            overrides = OverridesParser.create().parse_overrides(list(arguments))
+        except HydraException as error:
+            raise HarnessError(" ".join(str(error).split())) from error
+        swept = {o.get_key_element(): _values(o) for o in overrides if o.is_sweep_override()}
+        fixed = [o.input_line for o in overrides if not o.is_sweep_override()]
+        common = _one([*fixed, *(f"{key}={values[0]}" for key, values in swept.items())], root)
+        grids = (common.get("sweep") or {}).get("grids") or [{}]
+        given = {o.get_key_element().lstrip("+~") for o in overrides}
+        points: dict[str, Plain] = {}
+        for grid in grids:
+            axes = {key: values for key, values in _axes(grid).items() if key not in given} | swept
+            for chosen in itertools.product(*axes.values()):
+                texts = [f"{key}={value}" for key, value in zip(axes, chosen, strict=True)]
+                points.setdefault("\n".join(sorted(texts)), _one([*fixed, *texts], root))
+    return common, list(points.values())
+
+
+def as_config(plain: Plain) -> DictConfig:
+    """A plain config as OmegaConf's, e.g. to print it as YAML."""
+    return OmegaConf.create(plain)

@@ -1,0 +1,90 @@
+"""Where we are: the device, its name and driver, and the versions of what decides speed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+from harness.schema import HarnessError, Machine
+
+LIBRARIES = ("torch", "torchvision", "timm", "transformers", "numpy", "pillow")
+
+
+def available_cores() -> int:
+    """Cores this process may use, which a container or `taskset` makes fewer than the machine's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def resolve_device(asked: str) -> str:
+    """`auto`, `cpu`, `cuda` or `mps` -> the device, or an error when it is not there."""
+    import torch
+
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if asked == "auto":
+        return next(device for device in ("cuda", "mps", "cpu") if present[device])
+    if asked not in present:
+        raise HarnessError(f"unknown device {asked!r}; there are: auto, {', '.join(present)}")
+    if not present[asked]:
+        found = ", ".join(device for device, there in present.items() if there)
+        raise HarnessError(f"device={asked}: torch {torch.__version__} sees no {asked} here (it sees: {found}); use device=auto")
+    return asked
+
+
+def processor_name() -> str:
+    """The processor's model, as the system names it."""
+    if platform.system() == "Linux":
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    if platform.system() == "Darwin":
+        asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+    return platform.processor() or platform.machine()
+
+
+def describe(device: str) -> Machine:
+    """This machine as seen from `device`."""
+    processor, driver = processor_name(), ""
+    device_name = processor
+    if device == "cuda":
+        import torch
+
+        device_name = torch.cuda.get_device_name()
+        driver = f"CUDA {torch.version.cuda}"
+    elif device == "mps":
+        device_name = f"{processor} GPU"
+        driver = f"macOS {platform.mac_ver()[0]}"
+    return Machine(
+        host=hashlib.sha256(platform.node().encode()).hexdigest()[:8],
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        processor=processor,
+        cores=available_cores(),
+        memory_bytes=psutil.virtual_memory().total,
+        device=device,
+        device_name=device_name,
+        driver=driver,
+        python=platform.python_version(),
+        libraries={name: version(name) for name in LIBRARIES},
+    )
+
+
+def commit() -> str:
+    """Commit of the checkout that this code runs from, `+dirty` if tracked files differ; empty for a wheel."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return ""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    head = git("rev-parse", "--short=12", "HEAD")
+    return head + "+dirty" if head and git("status", "--porcelain", "--untracked-files=no", "--", "harness", "sweeps") else head

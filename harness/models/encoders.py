@@ -1,0 +1,50 @@
+"""Vision encoders: any timm backbone as a function from pixels to a sequence of visual tokens."""
+
+from __future__ import annotations
+
+import difflib
+
+import timm
+import torch
+from timm.utils import reparameterize_model
+from torch import Tensor, nn
+
+from harness.schema import Encoder, HarnessError
+
+
+class VisionEncoder(nn.Module):
+    """A timm backbone whose last features, before any pooling, are the visual tokens."""
+
+    def __init__(self, spec: Encoder, training_form: bool = False):
+        """Build `spec` with random weights.
+
+        FastViT-type backbones exist in two forms: branches with batch norm for training, and one convolution per
+        branch for inference. Latency means the second; `training_form=True` gives the first.
+        """
+        super().__init__()
+        args = {key: tuple(value) if isinstance(value, list) else value for key, value in spec.args.items()}
+        if spec.timm.startswith("fastvit") and not training_form:
+            args["inference_mode"] = True
+        if not timm.is_model(spec.timm):
+            near = difflib.get_close_matches(spec.timm, timm.list_models(), n=3)
+            raise HarnessError(f"encoder {spec.name}: timm has no model {spec.timm!r}; near names: {', '.join(near)}")
+        self.spec = spec
+        self.backbone = timm.create_model(spec.timm, pretrained=False, num_classes=0, **args)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels (B, 3, R, R) -> visual tokens (B, (R / stride)^2, features), row by row."""
+        features = self.backbone.forward_features(pixels)
+        if features.dim() == 4:  # a convolutional map (B, C, H, W)
+            return features.flatten(2).transpose(1, 2)
+        prefix = int(getattr(self.backbone, "num_prefix_tokens", 0))  # a ViT's class and register tokens
+        return features[:, prefix:]
+
+    def fuse(self) -> None:
+        """Turn the training form into the inference form, with the same outputs in evaluation mode."""
+        self.backbone = reparameterize_model(self.backbone.eval())
+
+
+def build_encoder(spec: Encoder, training_form: bool = False, device: str | torch.device = "cpu") -> VisionEncoder:
+    """`spec` with random weights, made on `device` (`meta` allocates nothing)."""
+    with torch.device(device):
+        return VisionEncoder(spec, training_form)

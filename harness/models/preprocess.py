@@ -1,0 +1,45 @@
+"""From encoded image bytes to the pixel tensor that an encoder takes."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from harness.schema import Encoder, HarnessError
+
+
+def decode_image(encoded: bytes) -> Image.Image:
+    """PNG, JPEG, ... bytes -> RGB image."""
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            return image.convert("RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise HarnessError(f"unreadable image of {len(encoded)} bytes: {error}") from error
+
+
+def square(image: Image.Image, resolution: int, fill: tuple[int, int, int]) -> np.ndarray:
+    """Pad to a square with `fill`, as FastVLM and LLaVA do, and resize (bicubic, antialiased) -> (R, R, 3) uint8."""
+    side = max(image.size)
+    if image.size != (side, side):
+        canvas = Image.new("RGB", (side, side), fill)
+        canvas.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+        image = canvas
+    return np.asarray(image.resize((resolution, resolution), Image.Resampling.BICUBIC))
+
+
+def normalise(pixels: Tensor, encoder: Encoder) -> Tensor:
+    """uint8 (B, R, R, 3) -> float32 (B, 3, R, R) in the encoder's normalisation."""
+    mean = torch.tensor(encoder.mean).view(1, 3, 1, 1)
+    std = torch.tensor(encoder.std).view(1, 3, 1, 1)
+    return (pixels.permute(0, 3, 1, 2).float().div_(255.0) - mean) / std
+
+
+def pixel_tensor(encoded: bytes, encoder: Encoder, resolution: int) -> Tensor:
+    """Image bytes -> (1, 3, R, R): decode, pad to a square with the mean colour, resize, normalise."""
+    red, green, blue = (round(255 * channel) for channel in encoder.mean)
+    array = square(decode_image(encoded), resolution, (red, green, blue))
+    return normalise(torch.from_numpy(array.copy())[None], encoder)

@@ -1,0 +1,157 @@
+"""A VLM: (vision encoder, connector, LLM), as separate stages that a bench can time and an answerer can call.
+
+A sequence is  <bos> | visual tokens | question | <answer> | answer | <eos>.  Saved as a folder: `config.json` (the
+three specifications), `model.safetensors`, and for a trained VLM `tokenizer.json`, `training.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedTokenizerFast
+
+from harness.models.connectors import build_connector
+from harness.models.encoders import VisionEncoder
+from harness.models.llms import build_llm
+from harness.models.tokenizer import ANSWER, BOS, EOS
+from harness.schema import Connector, Encoder, HarnessError, Llm, Noun
+
+CONFIG, WEIGHTS, TOKENIZER, TRAINING = "config.json", "model.safetensors", "tokenizer.json", "training.json"
+FORMAT = 1
+
+
+class VlmSpec(Noun):
+    """The content of `config.json`."""
+
+    format: int = FORMAT
+    encoder: Encoder
+    connector: Connector
+    llm: Llm
+    training_form: bool
+    """Whether the stored encoder still has its training branches; they are fused when it is loaded."""
+
+
+class Vlm(nn.Module):
+    """The three parts as modules, with one method for each stage of `harness.schema`'s vocabulary."""
+
+    def __init__(
+        self,
+        spec: VlmSpec,
+        tokenizer: PreTrainedTokenizerFast | None = None,
+        attention: str = "sdpa",
+        device: str | torch.device = "cpu",
+    ):
+        """Build with random weights on `device`. A tokenizer that is given decides the vocabulary's size."""
+        super().__init__()
+        self.spec = spec
+        self.tokenizer = tokenizer
+        llm = spec.llm
+        if tokenizer is not None:
+            llm = llm.model_copy(update={"config": {**llm.config, "vocab_size": len(tokenizer)}})
+        if not llm.config.get("vocab_size"):
+            raise HarnessError(f"llm {llm.name} has no vocabulary of its own: it exists only as a trained checkpoint")
+        with torch.device(device):
+            self.encoder = VisionEncoder(spec.encoder, spec.training_form)
+            self.connector = build_connector(spec.connector.kind, spec.encoder.features, llm.config["hidden_size"])
+        self.llm = build_llm(llm, attention, device)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, R, R) -> visual tokens (B, N, features)."""
+        return self.encoder(pixels)  # type: ignore[no-any-return]
+
+    def project(self, features: Tensor) -> Tensor:
+        """Visual tokens (B, N, features) -> (B, N, width of the LLM)."""
+        return self.connector(features)  # type: ignore[no-any-return]
+
+    def prompt(self, visual: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        """Splice visual tokens (B, N, W) between text ids (B, T0) and (B, T1) -> embeddings (B, T0 + N + T1, W)."""
+        embed = self.llm.get_input_embeddings()
+        return torch.cat([embed(before), visual, embed(after)], dim=1)
+
+    def prefill(self, embeddings: Tensor) -> tuple[Tensor, DynamicCache]:
+        """Embeddings (B, L, W) -> logits of the last position (B, vocabulary) and the KV cache."""
+        cache = DynamicCache(config=self.llm.config)
+        out = self.llm(inputs_embeds=embeddings, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return out.logits[:, -1], cache
+
+    def decode(self, token: Tensor, cache: DynamicCache) -> Tensor:
+        """One more token (B, 1) on top of `cache`, which grows -> logits (B, vocabulary)."""
+        out = self.llm(input_ids=token, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return out.logits[:, -1]  # type: ignore[no-any-return]
+
+    def question_ids(self, question: str) -> tuple[list[int], list[int]]:
+        """Token ids before and after the image for one question."""
+        tokenizer = self.text()
+        bos, answer = tokenizer.convert_tokens_to_ids([BOS, ANSWER])
+        return [bos], [*tokenizer.encode(question, add_special_tokens=False), answer]
+
+    def text(self) -> PreTrainedTokenizerFast:
+        """The tokenizer, or an error: a VLM of random weights has none."""
+        if self.tokenizer is None:
+            raise HarnessError(f"{self.spec.encoder.name} + {self.spec.llm.name} has no tokenizer: its weights are random")
+        return self.tokenizer
+
+    @property
+    def end(self) -> int:
+        """Id of the token that ends an answer."""
+        return int(self.text().convert_tokens_to_ids(EOS))
+
+    def save(self, folder: Path, training: dict[str, Any] | None = None) -> None:
+        """Write the folder. Matrices are stored in fp16, vectors (norms, biases, statistics) in fp32.
+
+        The weights are written last and by renaming, so a folder with weights is complete.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG).write_text(self.spec.model_dump_json(indent=1) + "\n")
+        if self.tokenizer is not None:
+            self.tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
+        if training is not None:
+            (folder / TRAINING).write_text(json.dumps(training, indent=1) + "\n")
+        tied = {"llm.lm_head.weight"} if self.llm.config.tie_word_embeddings else set()
+        state = {
+            name: (value.half() if value.dim() > 1 else value.float()).contiguous() if value.is_floating_point() else value
+            for name, value in self.state_dict().items()
+            if name not in tied
+        }
+        part = folder / (WEIGHTS + ".part")
+        save_file(state, part, metadata={"format": "pt"})
+        part.replace(folder / WEIGHTS)
+
+
+def load_vlm(folder: Path, attention: str = "sdpa", training: bool = False) -> Vlm:
+    """Read a folder that `Vlm.save` wrote; in inference form unless it is loaded for `training`."""
+    if not (folder / WEIGHTS).is_file() or not (folder / CONFIG).is_file():
+        raise HarnessError(f"no checkpoint in {folder}: {CONFIG} and {WEIGHTS} are expected there")
+    try:
+        spec = VlmSpec.model_validate_json((folder / CONFIG).read_text())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise HarnessError(f"{folder / CONFIG}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    tokenizer = read_tokenizer(folder / TOKENIZER) if (folder / TOKENIZER).is_file() else None
+    vlm = Vlm(spec, tokenizer, attention)
+    try:
+        state = {name: value.float() for name, value in load_file(folder / WEIGHTS).items()}
+        missing, unexpected = vlm.load_state_dict(state, strict=False)
+    except (SafetensorError, RuntimeError) as error:
+        raise HarnessError(f"{folder / WEIGHTS} does not fit {CONFIG}: {str(error).splitlines()[0]}") from error
+    missing = [name for name in missing if name != "llm.lm_head.weight" or not vlm.llm.config.tie_word_embeddings]
+    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+    if missing or unexpected:
+        raise HarnessError(f"{folder / WEIGHTS} does not fit {CONFIG}: tensor {(missing + unexpected)[0]} has no counterpart")
+    if not training:
+        vlm.encoder.fuse()
+    return vlm.eval()
+
+
+def read_tokenizer(path: Path) -> PreTrainedTokenizerFast:
+    """A `tokenizer.json` of the reference family."""
+    return PreTrainedTokenizerFast(
+        tokenizer_file=str(path), bos_token=BOS, eos_token=EOS, sep_token=ANSWER, pad_token="<pad>", unk_token="<unk>"
+    )

@@ -1,0 +1,150 @@
+"""From composed configs to points: resolve what is automatic, and check everything before anything is measured."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from harness.config import ROOT, Plain, options, unknown
+from harness.machine import available_cores, resolve_device
+from harness.models.vlm import CONFIG, WEIGHTS, VlmSpec
+from harness.schema import Connector, Encoder, HarnessError, Llm, Point, Protocol, Suite
+
+CHECKPOINTS = Path(__file__).parent / "models" / "checkpoints"
+"""The shipped reference family: one folder for each (encoder, LLM)."""
+
+RANDOM = "random"
+
+
+def make_point(config: Plain) -> Point:
+    """One composed config -> a point; raises `HarnessError` for anything that could not be measured."""
+    encoder = _noun(Encoder, config["encoder"], "encoder")
+    llm = _noun(Llm, config["llm"], "llm")
+    connector = _noun(Connector, config["connector"], "connector")
+    resolution = check_resolution(encoder, config["resolution"])
+    folder = find_checkpoint(encoder, llm, str(config["checkpoint"]))
+    suites: tuple[Suite, ...] = ()
+    if folder is not None:
+        spec = read_spec(folder)
+        if (spec.encoder.name, spec.llm.name) != (encoder.name, llm.name):
+            raise HarnessError(
+                f"{folder} holds {spec.encoder.name} + {spec.llm.name}, asked for {encoder.name} + {llm.name}"
+            )
+        encoder, connector, llm = spec.encoder, spec.connector, spec.llm
+        suites = tuple(load_suite(name, config["limit"]) for name in config["suites"])
+    threads = config["threads"]
+    return Point(
+        encoder=encoder,
+        connector=connector,
+        llm=llm,
+        resolution=resolution,
+        device=resolve_device(str(config["device"])),
+        dtype=_choice("dtype", config["dtype"], ("float32", "float16", "bfloat16")),
+        attention=str(config["attention"]),
+        threads=available_cores() if threads == "auto" else _positive("threads", threads),
+        weights=RANDOM if folder is None else hash_file(folder / WEIGHTS),
+        checkpoint="" if folder is None else str(folder),
+        suites=suites,
+        protocol=_noun(Protocol, config["protocol"], "protocol"),
+    )
+
+
+def check_resolution(encoder: Encoder, resolution: Any) -> int:
+    """The resolution as a number that the encoder's stride divides."""
+    side = _positive("resolution", resolution)
+    if side % encoder.stride:
+        below = side // encoder.stride * encoder.stride
+        near = [str(r) for r in (below, below + encoder.stride) if r]
+        raise HarnessError(
+            f"resolution={side}: encoder {encoder.name} has stride {encoder.stride}, which does not divide it; "
+            f"nearest that work: {', '.join(near)}"
+        )
+    return side
+
+
+def find_checkpoint(encoder: Encoder, llm: Llm, asked: str) -> Path | None:
+    """Folder of the trained VLM, or None for random weights."""
+    if asked == RANDOM:
+        if not llm.config.get("vocab_size"):
+            raise HarnessError(f"checkpoint=random: llm {llm.name} has no vocabulary of its own; use checkpoint=auto")
+        return None
+    if asked != "auto":
+        folder = Path(asked)
+        if not folder.is_dir():
+            raise HarnessError(f"checkpoint={asked}: there is no such folder")
+        for name in (CONFIG, WEIGHTS):
+            if not (folder / name).is_file():
+                raise HarnessError(f"checkpoint={asked}: the folder has no {name}")
+        return folder
+    folder = CHECKPOINTS / f"{encoder.name}-{llm.name}"
+    if (folder / WEIGHTS).is_file():
+        return folder
+    if not llm.config.get("vocab_size"):
+        trained = ", ".join(sorted(path.name for path in CHECKPOINTS.glob("*") if path.is_dir()))
+        raise HarnessError(
+            f"no trained checkpoint for {encoder.name} + {llm.name}; shipped are: {trained or 'none'}; "
+            f"train it with: python -m harness.train encoder={encoder.name} llm={llm.name}"
+        )
+    return None
+
+
+def read_spec(folder: Path) -> VlmSpec:
+    """`config.json` of a VLM folder."""
+    try:
+        return VlmSpec.model_validate_json((folder / CONFIG).read_text())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise HarnessError(f"{folder / CONFIG}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def load_suite(name: str, limit: int | None) -> Suite:
+    """A suite by the name of its file."""
+    if name not in options("suite"):
+        raise HarnessError(unknown("suite", name, options("suite")))
+    fields = yaml.safe_load((ROOT / "suite" / f"{name}.yaml").read_text())
+    suite = _noun(Suite, fields, f"suite {name}")
+    if limit is not None:
+        suite = suite.model_copy(update={"images": min(suite.images, _positive("limit", limit))})
+    return suite
+
+
+@cache
+def hash_file(path: Path) -> str:
+    """The first 16 hex digits of a file's SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def no_accuracy(point: Point) -> str:
+    """Why a point is not asked anything; empty if it is."""
+    if point.weights == RANDOM:
+        return (
+            f"no accuracy: {point.encoder.name} + {point.llm.name} have random weights here (latency does not depend on "
+            f"their values); give a trained one with checkpoint=FOLDER"
+        )
+    return "" if point.suites else "no accuracy: no suite was asked (suites=[])"
+
+
+def _noun(noun: type[Any], fields: Any, what: str) -> Any:
+    try:
+        return noun(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise HarnessError(f"{what}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def _positive(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise HarnessError(f"{name}={value}: a whole number above 0 is expected")
+    return value
+
+
+def _choice(name: str, value: Any, known: tuple[str, ...]) -> Any:
+    if value not in known:
+        raise HarnessError(f"{name}={value}: one of {', '.join(known)} is expected")
+    return value

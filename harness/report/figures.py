@@ -1,0 +1,237 @@
+"""The pictures of a report, each as PNG and SVG. Every one says device, date and protocol."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from harness.frame import frontier_of, suites_of
+from harness.schema import STAGES
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+"""Okabe and Ito's palette: told apart by colour-blind readers, too."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+STYLE: dict[str, Any] = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "svg.hashsalt": "vlm-harness",
+    "figure.constrained_layout.use": True,
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture that was drawn: its file name without ending, and what it shows."""
+
+    stem: str
+    caption: str
+
+
+def draw_figures(table: pd.DataFrame, folder: Path) -> list[Figure]:
+    """Every picture that the table has numbers for."""
+    if table.empty or "ttft_user" not in table.columns:
+        return []
+    timed = table.dropna(subset=["ttft_user"])
+    figures = []
+    scored = timed.dropna(subset=["accuracy"]) if "accuracy" in timed.columns else timed.iloc[:0]
+
+    def add(stem: str, caption: str, rows: pd.DataFrame, paint: Callable[[Canvas, pd.DataFrame], None]) -> None:
+        with plt.rc_context(STYLE):
+            canvas = plt.figure(figsize=(7.6, 4.8))
+            paint(canvas, rows)
+            canvas.supxlabel(provenance(rows), fontsize=6.5, color="#555555")
+            canvas.savefig(folder / f"{stem}.png", dpi=160)
+            canvas.savefig(folder / f"{stem}.svg", metadata={"Date": None})
+            plt.close(canvas)
+        figures.append(Figure(stem, caption))
+
+    if not scored.empty:
+        names = suites_of(scored)
+        add(
+            "frontier",
+            f"Mean accuracy of {', '.join(names)} against time to first token. Bars: 95% intervals. "
+            "The line joins the points that no other point beats in both.",
+            scored,
+            lambda canvas, rows: _frontier(canvas.add_subplot(), rows, "accuracy", "mean accuracy"),
+        )
+        for name in names:
+            add(
+                f"frontier-{name}",
+                f"Accuracy on {name} alone against time to first token.",
+                scored.dropna(subset=[name]),
+                lambda canvas, rows, name=name: _frontier(canvas.add_subplot(), rows, name, f"accuracy on {name}"),
+            )
+        add(
+            "accuracy",
+            "What resolution buys: accuracy on each suite against input resolution. Bars: 95% intervals.",
+            scored,
+            _accuracy,
+        )
+    add(
+        "latency",
+        "What resolution costs: time of the vision encoder and of the LLM's prefill against input resolution "
+        "(logarithmic). Bars: 95% intervals of the median.",
+        timed,
+        _latency,
+    )
+    add("breakdown", "Where the time to first token goes: median of each stage.", timed, _breakdown)
+    return figures
+
+
+def provenance(table: pd.DataFrame) -> str:
+    """Who measured, when and how, in one line."""
+    where = "; ".join(
+        f"{name} ({device}, {dtype}, {threads} threads)"
+        for name, device, dtype, threads in sorted(
+            set(table[["device_name", "device", "dtype", "threads"]].itertuples(index=False, name=None))
+        )
+    )
+    dates = sorted(table["date"].unique())
+    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    low, high = int(table["samples"].min()), int(table["samples"].max())
+    count = f"{low}" if low == high else f"{low}–{high}"
+    protocol = ", ".join(str(p) for p in sorted(table["protocol"].unique()))
+    return f"measured on {where}, {when}; batch 1, {count} passes a point, protocol {protocol}"
+
+
+def _look(table: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
+    """A colour for each encoder and a marker for each LLM, in the order of the table."""
+    colours = {name: COLOURS[k % len(COLOURS)] for k, name in enumerate(table["encoder_title"].unique())}
+    markers = {name: MARKERS[k % len(MARKERS)] for k, name in enumerate(table["llm_title"].unique())}
+    return colours, markers
+
+
+def _legend(axes: Axes, colours: dict[str, str], markers: dict[str, str], **where: Any) -> None:
+    handles = [Line2D([], [], color=c, lw=3, label=name) for name, c in colours.items()]
+    if len(markers) > 1:
+        handles += [Line2D([], [], color="#444444", marker=m, ls="", label=name) for name, m in markers.items()]
+    axes.legend(handles=handles, fontsize=7.5, **where)
+
+
+def _reach(rows: pd.DataFrame, name: str, scale: float = 1.0) -> np.ndarray:
+    """Distances of the interval's ends from the value, for matplotlib; nothing where the interval is unknown."""
+    value, low, high = (rows[column].to_numpy(float) for column in (name, f"{name}_low", f"{name}_high"))
+    reach = np.vstack([value - low, high - value]) * scale
+    return np.where(np.isfinite(reach), np.maximum(reach, 0), 0)
+
+
+def _plain_log(axis: Any) -> None:
+    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _frontier(axes: Axes, rows: pd.DataFrame, accuracy: str, label: str) -> None:
+    colours, markers = _look(rows)
+    for (encoder, llm), group in rows.groupby(["encoder_title", "llm_title"], sort=False):
+        group = group.sort_values("resolution")
+        x, y = group["ttft_user"] * 1e3, group[accuracy]
+        axes.plot(x, y, color=colours[encoder], lw=0.8, alpha=0.35)
+        axes.errorbar(
+            x,
+            y,
+            xerr=_reach(group, "ttft_user", 1e3),
+            yerr=_reach(group, accuracy),
+            fmt=markers[llm],
+            ms=5,
+            color=colours[encoder],
+            elinewidth=0.7,
+            capsize=1.5,
+        )
+        for px, at_x, at_y in zip(group["resolution"], x, y, strict=True):
+            axes.annotate(str(px), (at_x, at_y), xytext=(4, -9), textcoords="offset points", fontsize=6, color="#555555")
+    front = rows[frontier_of(rows, accuracy)].sort_values("ttft_user")
+    axes.plot(front["ttft_user"] * 1e3, front[accuracy], color="black", lw=1.4, drawstyle="steps-post", zorder=1, alpha=0.8)
+    axes.set_xscale("log")
+    _plain_log(axes.xaxis)
+    axes.set_xlabel("time to first token, preprocess to first token's id (ttft_user), ms, logarithmic")
+    axes.set_ylabel(label)
+    axes.set_title("Which points are on the frontier (black line; small numbers: input resolution in px)", fontsize=9)
+    _legend(axes, colours, markers, loc="best")
+
+
+def _accuracy(canvas: Canvas, rows: pd.DataFrame) -> None:
+    names = suites_of(rows)
+    colours, markers = _look(rows)
+    panels = canvas.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for axes, name in zip(panels, names, strict=True):
+        for (encoder, llm), group in rows.dropna(subset=[name]).groupby(["encoder_title", "llm_title"], sort=False):
+            group = group.sort_values("resolution")
+            axes.errorbar(
+                group["resolution"],
+                group[name],
+                yerr=_reach(group, name),
+                color=colours[encoder],
+                marker=markers[llm],
+                ms=4,
+                lw=1.2 if llm == rows["llm_title"].iloc[0] else 0.7,
+                elinewidth=0.7,
+            )
+        axes.set_title(name, fontsize=9)
+        axes.set_xlabel("input resolution, px")
+        axes.set_xticks(sorted(rows["resolution"].unique()))
+        axes.set_ylim(0, 1)
+    panels[0].set_ylabel("accuracy")
+    _legend(panels[-1], colours, markers, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def _latency(canvas: Canvas, rows: pd.DataFrame) -> None:
+    left, right = canvas.subplots(1, 2)
+    colours, markers = _look(rows)
+    for axes, stage, title in ((left, "encode", "vision encoding"), (right, "prefill", "LLM prefill")):
+        for (encoder, llm), group in rows.groupby(["encoder_title", "llm_title"], sort=False):
+            group = group.sort_values("resolution")
+            axes.errorbar(
+                group["resolution"],
+                group[stage] * 1e3,
+                yerr=_reach(group, stage, 1e3),
+                color=colours[encoder],
+                marker=markers[llm],
+                ms=4,
+                lw=1,
+                elinewidth=0.7,
+            )
+        axes.set_yscale("log")
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sorted(rows["resolution"].unique()))
+        for axis in (axes.xaxis, axes.yaxis):
+            _plain_log(axis)
+        low, high = axes.get_ylim()
+        axes.set_ylim(10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high)))
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("input resolution, px")
+    left.set_ylabel("median, ms (logarithmic)")
+    _legend(left, colours, markers, loc="best")
+
+
+def _breakdown(canvas: Canvas, rows: pd.DataFrame) -> None:
+    axes = canvas.add_subplot()
+    canvas.set_size_inches(7.6, max(3.2, 0.24 * len(rows) + 1.4))
+    labels = [f"{r.encoder_title} {r.resolution} · {r.llm_title}" for r in rows.itertuples()]
+    left = np.zeros(len(rows))
+    for colour, stage in zip(COLOURS, STAGES, strict=False):
+        width = rows[stage].to_numpy(float) * 1e3
+        axes.barh(labels, width, left=left, color=colour, label=stage, height=0.75)
+        left += width
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", labelsize=7)
+    axes.set_xlabel("median of each stage, ms")
+    axes.set_title("Where the time to first token goes", fontsize=9)
+    axes.legend(fontsize=7.5, ncols=1, loc="best")

@@ -1,0 +1,73 @@
+"""The table of a report: everything as CSV, what a reader compares as Markdown."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.frame import suites_of
+
+Cell = Any
+
+
+def milliseconds(row: "pd.Series[Any]", name: str) -> str:
+    """A duration with its 95% interval, e.g. `3.21 (3.18–3.30)`; a dash where there is none."""
+    value = row.get(name)
+    if value is None or pd.isna(value):
+        return "–"
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    if math.isinf(low) or math.isinf(high):
+        return f"{value * 1e3:.2f} (n too small)"
+    return f"{value * 1e3:.2f} ({low * 1e3:.2f}–{high * 1e3:.2f})"
+
+
+def score(row: "pd.Series[Any]", name: str) -> str:
+    """An accuracy with its standard error, e.g. `0.512 ± 0.021`; a dash where there is none."""
+    value = row.get(name)
+    return "–" if value is None or pd.isna(value) else f"{value:.3f} ± {row[f'{name}_stderr']:.3f}"
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns that a reader compares, as text."""
+    rows = []
+    for _, row in table.iterrows():
+        cells = {
+            "encoder": row["encoder_title"],
+            "LLM": row["llm_title"],
+            "px": str(row["resolution"]),
+            "visual tokens": str(row["visual_tokens"]),
+            "encode ms": milliseconds(row, "encode"),
+            "prefill ms": milliseconds(row, "prefill"),
+            "ttft_paper ms": milliseconds(row, "ttft_paper"),
+            "ttft_model ms": milliseconds(row, "ttft_model"),
+            "ttft_user ms": milliseconds(row, "ttft_user"),
+            "ttft_fused ms": milliseconds(row, "ttft_fused"),
+        }
+        for suite in suites_of(table):
+            cells[suite] = score(row, suite)
+        cells["accuracy"] = score(row, "accuracy")
+        cells["frontier"] = "yes" if row.get("on_frontier") else ""
+        if row["status"] != "ok":
+            cells["frontier"] = f"{row['status']}: {row['reason']}"
+        rows.append(cells)
+    return pd.DataFrame(rows)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A GitHub table of text cells."""
+
+    def line(cells: list[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+    head = [str(column) for column in table.columns]
+    body = [line([str(cell) for cell in row]) for row in table.itertuples(index=False)]
+    return "\n".join([line(head), line(["---"] * len(head)), *body]) + "\n"
+
+
+def write_tables(table: pd.DataFrame, folder: Path) -> None:
+    """`table.csv` (all columns, SI units) and `table.md`."""
+    table.to_csv(folder / "table.csv", index=False)
+    (folder / "table.md").write_text(markdown(readable(table)))

@@ -1,0 +1,113 @@
+"""The door of training: `python -m harness.train encoder=tiny_fastvithd llm=tiny_qwen2_m`.
+
+Stage 0's encoder is kept in the cache by the fingerprint of everything that decides it and shared by all LLMs; a
+training that was interrupted starts again at its last finished stage.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness.config import Plain, compose_all
+from harness.schema import Connector, Encoder, HarnessError, Llm, fingerprint
+
+
+def train(config: Plain) -> Path:
+    """Train one VLM by its composed config; returns its folder."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(config["threads"]))
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from harness.machine import describe
+    from harness.models.encoders import build_encoder
+    from harness.models.tokenizer import build_tokenizer
+    from harness.models.vlm import Vlm, VlmSpec
+    from harness.suites import embedded
+    from harness.train.instruct import InstructRecipe, instruct
+    from harness.train.pool import open_pool, open_print_pool
+    from harness.train.pretrain import PretrainRecipe, pretrain
+
+    torch.set_num_threads(config["threads"])
+    torch.set_flush_denormal(True)
+    recipe, seed, cache = config["recipe"], config["seed"], Path(config["cache"])
+    encoder = Encoder(**config["encoder"])
+    spec = VlmSpec(
+        encoder=encoder, connector=Connector(**config["connector"]), llm=Llm(**config["llm"]), training_form=True
+    )
+    title = f"{encoder.name}-{spec.llm.name}"
+    resolutions = tuple(int(r) for r in recipe["pretrain"]["shares"])
+    drawing = embedded.fingerprint_of_drawing()
+    pool = open_pool(recipe["pool"], resolutions, cache, os.cpu_count() or 1)
+    losses: list[dict[str, object]] = []
+
+    def log(row: dict[str, object]) -> None:
+        losses.append(row)
+        print(title, json.dumps(row), file=sys.stderr, flush=True)
+
+    torch.manual_seed(seed)
+    vlm = Vlm(spec, build_tokenizer(embedded.words()))
+    start = time.perf_counter()
+    decides = [encoder.model_dump(mode="json"), recipe["print"], recipe["pool"], recipe["pretrain"], drawing, seed]
+    stage0 = cache / f"{encoder.name}-{fingerprint(decides)}"
+    kept, kept_log = stage0 / "encoder.safetensors", stage0 / "log.json"
+    if kept.exists():
+        vlm.encoder.load_state_dict(load_file(kept))
+        losses.extend(_read(kept_log))
+    else:
+        torch.manual_seed(seed)
+        vlm.encoder = build_encoder(encoder, training_form=True)
+        letters = open_print_pool(recipe["print"], cache, os.cpu_count() or 1)
+        pretrain(vlm.encoder, letters, pool, PretrainRecipe(**_typed(recipe["pretrain"]), seed=seed), log)
+        stage0.mkdir(parents=True, exist_ok=True)
+        _write(kept_log, losses)
+        save_file(vlm.encoder.state_dict(), kept.with_suffix(".part"))
+        kept.with_suffix(".part").replace(kept)
+    instruct(vlm, pool, InstructRecipe(**_typed(recipe["instruct"]), seed=seed), log)
+    folder = Path(config["folder"]) / title
+    training = {
+        "command": f"python -m harness.train encoder={encoder.name} llm={spec.llm.name} seed={seed}",
+        "recipe": recipe,
+        "seed": seed,
+        "drawing": drawing,
+        "machine": describe("cpu").model_dump(mode="json"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds_of_this_run": round(time.perf_counter() - start, 1),
+        "log": losses,
+    }
+    vlm.save(folder, training)
+    print(f"{title}: written to {folder}", file=sys.stderr)
+    return folder
+
+
+def _typed(stage: Plain) -> Plain:
+    return stage | {"shares": {int(r): float(s) for r, s in stage["shares"].items()}}
+
+
+def _read(path: Path) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = json.loads(path.read_text())
+    return rows
+
+
+def _write(path: Path, rows: list[dict[str, object]]) -> None:
+    path.write_text(json.dumps(rows))
+
+
+def main() -> int:
+    """Train every point that the command line names, one after the other."""
+    try:
+        _, points = compose_all(sys.argv[1:], root="train")
+        for config in points:
+            train(config)
+    except HarnessError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The questions: Hydra's config root. Every YAML below is one option of a group or one sweep."""
