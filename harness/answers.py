@@ -24,9 +24,7 @@ DECODE_BATCH = 64
 
 
 @torch.inference_mode()
-def answer_suite(
-    vlm: Vlm, suite: Suite, resolution: int, tick: Callable[[], None] = lambda: None
-) -> Score:
+def answer_suite(vlm: Vlm, suite: Suite, resolution: int, tick: Callable[[], None] = lambda: None) -> Score:
     """Answer and score every question of `suite`; `tick` is called now and then as a sign of life."""
     begin = time.perf_counter()
     questions = load(suite)
@@ -49,9 +47,8 @@ def answer_suite(
         for start in range(0, len(indices), DECODE_BATCH):
             chosen = indices[start : start + DECODE_BATCH]
             tokens = torch.stack([visual[questions[i].image] for i in chosen])
-            before = torch.tensor([prompts[i][0] for i in chosen], device=device)
-            after = torch.tensor([prompts[i][1] for i in chosen], device=device)
-            for i, text in zip(chosen, generate(vlm, tokens, before, after, suite.max_new_tokens), strict=True):
+            first, second = (torch.tensor([prompts[i][side] for i in chosen], device=device) for side in (0, 1))
+            for i, text in zip(chosen, generate(vlm, tokens, first, second, suite.max_new_tokens), strict=True):
                 texts[i] = text
             tick()
     answers = tuple(_scored(suite, question, text) for question, text in zip(questions, texts, strict=True))
@@ -82,6 +79,4 @@ def generate(vlm: Vlm, visual: Tensor, before: Tensor, after: Tensor, max_new_to
 
 def _scored(suite: Suite, question: Asked, text: str) -> Answer:
     score = METRICS[suite.metric](text, question.answers)
-    return Answer(
-        question_id=question.question_id, image=question.image, kind=question.kind, text=text, score=score
-    )
+    return Answer(question_id=question.question_id, image=question.image, kind=question.kind, text=text, score=score)

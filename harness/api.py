@@ -1,4 +1,4 @@
-"""For notebooks: `import harness`, then `harness.load("resolution")`, `harness.frontier(table)`, `harness.measure(...)`."""
+"""For notebooks: `harness.load("resolution")`, `harness.frontier(table)`, `harness.measure("resolution=128")`."""
 
 from __future__ import annotations
 

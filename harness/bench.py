@@ -1,8 +1,8 @@
 """The bench: one point -> samples of every stage. The only reader of a clock.
 
 A *staged* pass waits for the device after every stage, so each stage has a time of its own. A *fused* pass waits once,
-at the end, and is what a user meets. They take turns, a different image each time, and their difference is kept: waiting
-between stages costs something, and overlap between stages saves something.
+at the end, and is what a user meets. They take turns, a different image each time, and their difference is kept:
+waiting between stages costs something, and overlap between stages saves something.
 
 | stage | covers |
 |---|---|

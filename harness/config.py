@@ -22,7 +22,7 @@ from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import sweeps
@@ -43,18 +43,22 @@ def _one(overrides: Sequence[str], root: str) -> Plain:
         config = compose(config_name=root, overrides=list(overrides))
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise HarnessError(_explain(error, overrides)) from error
+        raise HarnessError(" ".join(str(error).split("\n")[0].split())) from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 
 
-def _explain(error: Exception, overrides: Sequence[str]) -> str:
-    """Hydra's error as one line with near names."""
-    for text in overrides:
-        group, _, value = text.lstrip("+~").partition("=")
-        if (ROOT / group).is_dir() and value and value not in options(group):
-            return unknown(group, value, options(group))
-    return " ".join(str(error).split("\n")[0].split())
+def _check_names(overrides: Sequence[Override], root: str) -> None:
+    """Refuse an override whose key or whose option of a group does not exist, even with Hydra's `+`."""
+    keys = [str(key) for key in OmegaConf.load(ROOT / f"{root}.yaml") if key != "defaults"]
+    groups = sorted(path.name for path in ROOT.iterdir() if path.is_dir() and any(path.glob("*.yaml")))
+    for override in overrides:
+        key = override.get_key_element().lstrip("+~")
+        if key.partition(".")[0] not in (*keys, *groups):
+            raise HarnessError(unknown("option", key, sorted({*keys, *groups})))
+        for value in _values(override) if key in groups else ():
+            if value not in options(key):
+                raise HarnessError(unknown(key, value, options(key)))
 
 
 def unknown(kind: str, name: str, known: Sequence[str]) -> str:
@@ -73,7 +77,9 @@ def _values(override: Override) -> list[str]:
 
 def _axes(grid: Plain) -> dict[str, list[str]]:
     return {
-        key: [str(v).lower() if isinstance(v, bool) else str(v) for v in (value if isinstance(value, list) else [value])]
+        key: [
+            str(v).lower() if isinstance(v, bool) else str(v) for v in (value if isinstance(value, list) else [value])
+        ]
         for key, value in grid.items()
     }
 
@@ -87,7 +93,8 @@ def compose_all(arguments: Sequence[str], root: str = "config") -> tuple[Plain, 
         try:
             overrides = OverridesParser.create().parse_overrides(list(arguments))
         except HydraException as error:
-            raise HarnessError(" ".join(str(error).split())) from error
+            raise HarnessError(" ".join(str(error).split("\n")[0].split())) from error
+        _check_names(overrides, root)
         swept = {o.get_key_element(): _values(o) for o in overrides if o.is_sweep_override()}
         fixed = [o.input_line for o in overrides if not o.is_sweep_override()]
         common = _one([*fixed, *(f"{key}={values[0]}" for key, values in swept.items())], root)
@@ -100,8 +107,3 @@ def compose_all(arguments: Sequence[str], root: str = "config") -> tuple[Plain, 
                 texts = [f"{key}={value}" for key, value in zip(axes, chosen, strict=True)]
                 points.setdefault("\n".join(sorted(texts)), _one([*fixed, *texts], root))
     return common, list(points.values())
-
-
-def as_config(plain: Plain) -> DictConfig:
-    """A plain config as OmegaConf's, e.g. to print it as YAML."""
-    return OmegaConf.create(plain)

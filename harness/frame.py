@@ -74,7 +74,12 @@ def row_of(record: Record) -> dict[str, Any]:
         }
     if parts:
         mean = combined(parts)
-        row |= {"accuracy": mean.mean, "accuracy_stderr": mean.stderr, "accuracy_low": mean.low, "accuracy_high": mean.high}
+        row |= {
+            "accuracy": mean.mean,
+            "accuracy_stderr": mean.stderr,
+            "accuracy_low": mean.low,
+            "accuracy_high": mean.high,
+        }
     return row
 
 
@@ -86,14 +91,14 @@ def frame_of(records: Iterable[Record]) -> pd.DataFrame:
     return table
 
 
-def frontier_of(table: pd.DataFrame, accuracy: str = "accuracy", ttft: str = "ttft_user") -> "pd.Series[bool]":
+def frontier_of(table: pd.DataFrame, accuracy: str = "accuracy", ttft: str = "ttft_user") -> pd.Series[bool]:
     """Which rows are on the frontier of (`ttft`, `accuracy`), each device for itself; rows without both are not."""
-    chosen = pd.Series(False, index=table.index)
+    chosen = dict.fromkeys(table.index, False)
     if not {accuracy, ttft, "device_name"} <= set(table.columns):
-        return chosen
+        return pd.Series(chosen, dtype=bool)
     for _, group in table.dropna(subset=[accuracy, ttft]).groupby(["device", "device_name"]):
-        chosen.loc[group.index] = on_frontier(group[ttft].tolist(), group[accuracy].tolist())
-    return chosen
+        chosen |= zip(group.index, on_frontier(group[ttft].tolist(), group[accuracy].tolist()), strict=True)
+    return pd.Series(chosen, dtype=bool)
 
 
 def suites_of(table: pd.DataFrame) -> list[str]:

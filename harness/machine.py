@@ -34,7 +34,9 @@ def resolve_device(asked: str) -> str:
         raise HarnessError(f"unknown device {asked!r}; there are: auto, {', '.join(present)}")
     if not present[asked]:
         found = ", ".join(device for device, there in present.items() if there)
-        raise HarnessError(f"device={asked}: torch {torch.__version__} sees no {asked} here (it sees: {found}); use device=auto")
+        raise HarnessError(
+            f"device={asked}: torch {torch.__version__} sees no {asked} here (it sees: {found}); use device=auto"
+        )
     return asked
 
 
@@ -87,4 +89,8 @@ def commit() -> str:
         return done.stdout.strip() if done.returncode == 0 else ""
 
     head = git("rev-parse", "--short=12", "HEAD")
-    return head + "+dirty" if head and git("status", "--porcelain", "--untracked-files=no", "--", "harness", "sweeps") else head
+    return (
+        head + "+dirty"
+        if head and git("status", "--porcelain", "--untracked-files=no", "--", "harness", "sweeps")
+        else head
+    )

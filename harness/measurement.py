@@ -65,10 +65,7 @@ def check_memory(point: Point) -> None:
     size = getattr(torch, point.dtype).itemsize
     # The CPU builds in float32 and converts; a GPU holds the final dtype.
     need = parameters * (4 if point.device == "cpu" else size)
-    if point.device == "cuda":
-        free = torch.cuda.mem_get_info()[0]
-    else:
-        free = psutil.virtual_memory().available
+    free = torch.cuda.mem_get_info()[0] if point.device == "cuda" else psutil.virtual_memory().available
     if need > free:
         raise MemoryError(
             f"{parameters / 1e6:.0f} M parameters need {need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"

@@ -107,7 +107,7 @@ def load_suite(name: str, limit: int | None) -> Suite:
     if name not in options("suite"):
         raise HarnessError(unknown("suite", name, options("suite")))
     fields = yaml.safe_load((ROOT / "suite" / f"{name}.yaml").read_text())
-    suite = _noun(Suite, fields, f"suite {name}")
+    suite: Suite = _noun(Suite, fields, f"suite {name}")
     if limit is not None:
         suite = suite.model_copy(update={"images": min(suite.images, _positive("limit", limit))})
     return suite
@@ -124,8 +124,8 @@ def no_accuracy(point: Point) -> str:
     """Why a point is not asked anything; empty if it is."""
     if point.weights == RANDOM:
         return (
-            f"no accuracy: {point.encoder.name} + {point.llm.name} have random weights here (latency does not depend on "
-            f"their values); give a trained one with checkpoint=FOLDER"
+            f"no accuracy: {point.encoder.name} + {point.llm.name} have random weights here "
+            f"(latency does not depend on their values); give a trained one with checkpoint=FOLDER"
         )
     return "" if point.suites else "no accuracy: no suite was asked (suites=[])"
 

@@ -29,12 +29,12 @@ def median_interval(samples: Sequence[float], confidence: float = 0.95) -> Inter
         raise ValueError("the median of no samples")
     ordered = sorted(samples)
     n = len(ordered)
-    below = int(stats.binom.ppf((1 - confidence) / 2, n, 0.5))
-    # ppf gives the smallest k with P(X <= k) >= alpha/2; leaving out k values at each end needs P(X < k) <= alpha/2.
+    # The smallest rank with P(X <= rank) >= alpha / 2, so that P(X < rank) < alpha / 2 is left out at each end.
+    rank = int(stats.binom.ppf((1 - confidence) / 2, n, 0.5))
     value = float(np.median(ordered))
-    if below < 1:
+    if rank < 1:
         return Interval(value, -math.inf, math.inf)
-    return Interval(value, ordered[below - 1], ordered[n - below])
+    return Interval(value, ordered[rank - 1], ordered[n - rank])
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,9 @@ def mend(path: Path) -> str:
             os.fsync(file.fileno())
         os.truncate(path, whole)
     line = content.count(b"\n") + 1
-    return f"{path}:{line}: a write was interrupted ({len(torn)} bytes); moved to {aside.name}, its point is measured again"
+    return (
+        f"{path}:{line}: a write was interrupted; its {len(torn)} bytes are in {aside.name} now, its point is missing"
+    )
 
 
 def append(path: Path, record: Record) -> None:

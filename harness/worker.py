@@ -132,7 +132,7 @@ def _attempt(
         status, reason = "out_of_memory", str(error) or "out of memory"
     except HarnessError as error:
         status, reason = "error", str(error)
-    except Exception as error:  # noqa: BLE001 - whatever goes wrong in a point is a record, not the sweep's end
+    except Exception as error:
         text = " ".join(str(error).split())[:300]
         status = "out_of_memory" if "out of memory" in text.lower() or "can't allocate" in text.lower() else "error"
         reason = f"{type(error).__name__}: {text}"

@@ -22,15 +22,18 @@ def register(name: str) -> Callable[[type[nn.Module]], type[nn.Module]]:
 
 
 @register("mlp2x_gelu")
-class Mlp2xGelu(nn.Sequential):
+class Mlp2xGelu(nn.Module):
     """LLaVA-1.5's and FastVLM's projector: linear, GELU, linear, for each visual token alone."""
 
     def __init__(self, features: int, width: int):
-        super().__init__(nn.Linear(features, width), nn.GELU(), nn.Linear(width, width))
+        super().__init__()
+        self.linear_1 = nn.Linear(features, width)
+        self.linear_2 = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Visual tokens (B, N, features) -> (B, N, width)."""
-        return super().forward(tokens)  # type: ignore[no-any-return]
+        projected: Tensor = self.linear_2(nn.functional.gelu(self.linear_1(tokens)))
+        return projected
 
 
 def build_connector(kind: str, features: int, width: int) -> nn.Module:

@@ -33,7 +33,7 @@ class VisionEncoder(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Normalised pixels (B, 3, R, R) -> visual tokens (B, (R / stride)^2, features), row by row."""
-        features = self.backbone.forward_features(pixels)
+        features: Tensor = self.backbone.forward_features(pixels)
         if features.dim() == 4:  # a convolutional map (B, C, H, W)
             return features.flatten(2).transpose(1, 2)
         prefix = int(getattr(self.backbone, "num_prefix_tokens", 0))  # a ViT's class and register tokens

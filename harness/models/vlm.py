@@ -95,7 +95,9 @@ class Vlm(nn.Module):
     def text(self) -> PreTrainedTokenizerFast:
         """The tokenizer, or an error: a VLM of random weights has none."""
         if self.tokenizer is None:
-            raise HarnessError(f"{self.spec.encoder.name} + {self.spec.llm.name} has no tokenizer: its weights are random")
+            raise HarnessError(
+                f"{self.spec.encoder.name} + {self.spec.llm.name} has no tokenizer: its weights are random"
+            )
         return self.tokenizer
 
     @property
@@ -116,7 +118,9 @@ class Vlm(nn.Module):
             (folder / TRAINING).write_text(json.dumps(training, indent=1) + "\n")
         tied = {"llm.lm_head.weight"} if self.llm.config.tie_word_embeddings else set()
         state = {
-            name: (value.half() if value.dim() > 1 else value.float()).contiguous() if value.is_floating_point() else value
+            name: (value.half() if value.dim() > 1 else value.float()).contiguous()
+            if value.is_floating_point()
+            else value
             for name, value in self.state_dict().items()
             if name not in tied
         }
@@ -144,7 +148,9 @@ def load_vlm(folder: Path, attention: str = "sdpa", training: bool = False) -> V
     missing = [name for name in missing if name != "llm.lm_head.weight" or not vlm.llm.config.tie_word_embeddings]
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or unexpected:
-        raise HarnessError(f"{folder / WEIGHTS} does not fit {CONFIG}: tensor {(missing + unexpected)[0]} has no counterpart")
+        raise HarnessError(
+            f"{folder / WEIGHTS} does not fit {CONFIG}: tensor {(missing + unexpected)[0]} has no counterpart"
+        )
     if not training:
         vlm.encoder.fuse()
     return vlm.eval()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from harness.schema import STAGES
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 """Okabe and Ito's palette: told apart by colour-blind readers, too."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -70,14 +71,14 @@ def draw_figures(table: pd.DataFrame, folder: Path) -> list[Figure]:
             f"Mean accuracy of {', '.join(names)} against time to first token. Bars: 95% intervals. "
             "The line joins the points that no other point beats in both.",
             scored,
-            lambda canvas, rows: _frontier(canvas.add_subplot(), rows, "accuracy", "mean accuracy"),
+            partial(_frontier, accuracy="accuracy", label="mean accuracy"),
         )
         for name in names:
             add(
                 f"frontier-{name}",
                 f"Accuracy on {name} alone against time to first token.",
                 scored.dropna(subset=[name]),
-                lambda canvas, rows, name=name: _frontier(canvas.add_subplot(), rows, name, f"accuracy on {name}"),
+                partial(_frontier, accuracy=name, label=f"accuracy on {name}"),
             )
         add(
             "accuracy",
@@ -119,7 +120,18 @@ def _look(table: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
     return colours, markers
 
 
-def _legend(axes: Axes, colours: dict[str, str], markers: dict[str, str], **where: Any) -> None:
+def _curves(rows: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Colour, marker and rows of each (encoder, LLM), in rising resolution."""
+    colours, markers = _look(rows)
+    for encoder, colour in colours.items():
+        for llm, marker in markers.items():
+            chosen = rows[(rows["encoder_title"] == encoder) & (rows["llm_title"] == llm)]
+            if not chosen.empty:
+                yield colour, marker, chosen.sort_values("resolution")
+
+
+def _legend(axes: Axes, rows: pd.DataFrame, **where: Any) -> None:
+    colours, markers = _look(rows)
     handles = [Line2D([], [], color=c, lw=3, label=name) for name, c in colours.items()]
     if len(markers) > 1:
         handles += [Line2D([], [], color="#444444", marker=m, ls="", label=name) for name, m in markers.items()]
@@ -138,50 +150,51 @@ def _plain_log(axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _frontier(axes: Axes, rows: pd.DataFrame, accuracy: str, label: str) -> None:
-    colours, markers = _look(rows)
-    for (encoder, llm), group in rows.groupby(["encoder_title", "llm_title"], sort=False):
-        group = group.sort_values("resolution")
+def _frontier(canvas: Canvas, rows: pd.DataFrame, accuracy: str, label: str) -> None:
+    axes = canvas.add_subplot()
+    for colour, marker, group in _curves(rows):
         x, y = group["ttft_user"] * 1e3, group[accuracy]
-        axes.plot(x, y, color=colours[encoder], lw=0.8, alpha=0.35)
+        axes.plot(x, y, color=colour, lw=0.8, alpha=0.35)
         axes.errorbar(
             x,
             y,
             xerr=_reach(group, "ttft_user", 1e3),
             yerr=_reach(group, accuracy),
-            fmt=markers[llm],
+            fmt=marker,
             ms=5,
-            color=colours[encoder],
+            color=colour,
             elinewidth=0.7,
             capsize=1.5,
         )
         for px, at_x, at_y in zip(group["resolution"], x, y, strict=True):
-            axes.annotate(str(px), (at_x, at_y), xytext=(4, -9), textcoords="offset points", fontsize=6, color="#555555")
+            axes.annotate(
+                str(px), (at_x, at_y), xytext=(4, -9), textcoords="offset points", fontsize=6, color="#555555"
+            )
     front = rows[frontier_of(rows, accuracy)].sort_values("ttft_user")
-    axes.plot(front["ttft_user"] * 1e3, front[accuracy], color="black", lw=1.4, drawstyle="steps-post", zorder=1, alpha=0.8)
+    axes.plot(
+        front["ttft_user"] * 1e3, front[accuracy], color="black", lw=1.4, drawstyle="steps-post", zorder=1, alpha=0.8
+    )
     axes.set_xscale("log")
     _plain_log(axes.xaxis)
     axes.set_xlabel("time to first token, preprocess to first token's id (ttft_user), ms, logarithmic")
     axes.set_ylabel(label)
     axes.set_title("Which points are on the frontier (black line; small numbers: input resolution in px)", fontsize=9)
-    _legend(axes, colours, markers, loc="best")
+    _legend(axes, rows, loc="best")
 
 
 def _accuracy(canvas: Canvas, rows: pd.DataFrame) -> None:
     names = suites_of(rows)
-    colours, markers = _look(rows)
     panels = canvas.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for axes, name in zip(panels, names, strict=True):
-        for (encoder, llm), group in rows.dropna(subset=[name]).groupby(["encoder_title", "llm_title"], sort=False):
-            group = group.sort_values("resolution")
+        for colour, marker, group in _curves(rows.dropna(subset=[name])):
             axes.errorbar(
                 group["resolution"],
                 group[name],
                 yerr=_reach(group, name),
-                color=colours[encoder],
-                marker=markers[llm],
+                color=colour,
+                marker=marker,
                 ms=4,
-                lw=1.2 if llm == rows["llm_title"].iloc[0] else 0.7,
+                lw=1,
                 elinewidth=0.7,
             )
         axes.set_title(name, fontsize=9)
@@ -189,21 +202,19 @@ def _accuracy(canvas: Canvas, rows: pd.DataFrame) -> None:
         axes.set_xticks(sorted(rows["resolution"].unique()))
         axes.set_ylim(0, 1)
     panels[0].set_ylabel("accuracy")
-    _legend(panels[-1], colours, markers, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    _legend(panels[-1], rows, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def _latency(canvas: Canvas, rows: pd.DataFrame) -> None:
     left, right = canvas.subplots(1, 2)
-    colours, markers = _look(rows)
     for axes, stage, title in ((left, "encode", "vision encoding"), (right, "prefill", "LLM prefill")):
-        for (encoder, llm), group in rows.groupby(["encoder_title", "llm_title"], sort=False):
-            group = group.sort_values("resolution")
+        for colour, marker, group in _curves(rows):
             axes.errorbar(
                 group["resolution"],
                 group[stage] * 1e3,
                 yerr=_reach(group, stage, 1e3),
-                color=colours[encoder],
-                marker=markers[llm],
+                color=colour,
+                marker=marker,
                 ms=4,
                 lw=1,
                 elinewidth=0.7,
@@ -218,7 +229,7 @@ def _latency(canvas: Canvas, rows: pd.DataFrame) -> None:
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("input resolution, px")
     left.set_ylabel("median, ms (logarithmic)")
-    _legend(left, colours, markers, loc="best")
+    _legend(left, rows, loc="best")
 
 
 def _breakdown(canvas: Canvas, rows: pd.DataFrame) -> None:

@@ -13,7 +13,7 @@ from harness.frame import suites_of
 Cell = Any
 
 
-def milliseconds(row: "pd.Series[Any]", name: str) -> str:
+def milliseconds(row: pd.Series[Any], name: str) -> str:
     """A duration with its 95% interval, e.g. `3.21 (3.18–3.30)`; a dash where there is none."""
     value = row.get(name)
     if value is None or pd.isna(value):
@@ -24,7 +24,7 @@ def milliseconds(row: "pd.Series[Any]", name: str) -> str:
     return f"{value * 1e3:.2f} ({low * 1e3:.2f}–{high * 1e3:.2f})"
 
 
-def score(row: "pd.Series[Any]", name: str) -> str:
+def score(row: pd.Series[Any], name: str) -> str:
     """An accuracy with its standard error, e.g. `0.512 ± 0.021`; a dash where there is none."""
     value = row.get(name)
     return "–" if value is None or pd.isna(value) else f"{value:.3f} ± {row[f'{name}_stderr']:.3f}"

@@ -114,9 +114,7 @@ def asked(row: Row) -> Asked:
 
 def data_fingerprint(suite: Suite) -> str:
     """Hash of everything that the suite asks, images included."""
-    content = [
-        (a.question_id, a.question, a.answers, hashlib.sha256(a.encoded).hexdigest()) for a in load(suite)
-    ]
+    content = [(a.question_id, a.question, a.answers, hashlib.sha256(a.encoded).hexdigest()) for a in load(suite)]
     return fingerprint(content)
 
 

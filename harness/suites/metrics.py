@@ -13,7 +13,7 @@ METRICS: dict[str, Metric] = {}
 
 def metric(function: Metric) -> Metric:
     """Make a function available under its own name."""
-    METRICS[function.__name__] = function  # type: ignore[attr-defined]
+    METRICS[function.__name__] = function
     return function
 
 

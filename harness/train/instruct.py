@@ -6,6 +6,7 @@ questions of an image share its visual prefix in one sequence: a question sees t
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -78,7 +79,9 @@ class Dialogues:
 
     def draw(self, rows: np.ndarray, rng: np.random.Generator, questions: int) -> tuple[Tensor, Tensor]:
         """`questions` questions of each row, with repetition where it has fewer: ids and targets (B, Q, T)."""
-        chosen = np.stack([rng.permuted(np.arange(max(questions, self.count[r])) % self.count[r])[:questions] for r in rows])
+        chosen = np.stack(
+            [rng.permuted(np.arange(max(questions, self.count[r])) % self.count[r])[:questions] for r in rows]
+        )
         return torch.from_numpy(self.ids[rows[:, None], chosen]), torch.from_numpy(self.target[rows[:, None], chosen])
 
 
@@ -115,12 +118,14 @@ def answer_loss(vlm: Vlm, features: Tensor, ids: Tensor, target: Tensor) -> tupl
 @torch.no_grad()
 def encode_pool(vlm: Vlm, pool: Pool, images: int) -> dict[int, Tensor]:
     """Visual tokens of the first `images` of the pool by resolution, fp16 (images, N, C)."""
+    encoder = copy.deepcopy(vlm.encoder)
+    encoder.fuse()  # the same visual tokens, sooner
     kept = {}
     for resolution, pixels in pool.images.items():
         chunks = range(0, min(images, len(pool)), 64)
         kept[resolution] = torch.cat(
             [
-                vlm.encode(normalise(torch.from_numpy(pixels[i : min(i + 64, images)].copy()), vlm.spec.encoder)).half()
+                encoder(normalise(torch.from_numpy(pixels[i : min(i + 64, images)].copy()), encoder.spec)).half()
                 for i in track(chunks, f"encoding at {resolution} px")
             ]
         )
@@ -138,7 +143,12 @@ def instruct(vlm: Vlm, pool: Pool, recipe: InstructRecipe, log: Callable[[dict[s
     shares = np.array(list(recipe.shares.values())) / sum(recipe.shares.values())
 
     def run(
-        stage: str, steps: int, groups: list[dict[str, Any]], images: int, batch: int, look: Callable[[int, Rows], Tensor]
+        stage: str,
+        steps: int,
+        groups: list[dict[str, Any]],
+        images: int,
+        batch: int,
+        look: Callable[[int, Rows], Tensor],
     ) -> None:
         def step() -> tuple[Tensor, dict[str, float]]:
             resolution = int(rng.choice(resolutions, p=shares))

@@ -57,6 +57,7 @@ class Pool:
     """Of each image: (question, answer)."""
 
     def __len__(self) -> int:
+        """Number of images."""
         return len(self.questions)
 
 
@@ -76,9 +77,7 @@ def open_pool(counts: dict[str, int], resolutions: tuple[int, ...], folder: Path
     if not (folder / "rows.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
         maps = [
-            np.lib.format.open_memmap(
-                folder / f"{r}.npy", mode="w+", dtype=np.uint8, shape=(len(tasks), r, r, 3)
-            )
+            np.lib.format.open_memmap(folder / f"{r}.npy", mode="w+", dtype=np.uint8, shape=(len(tasks), r, r, 3))
             for r in resolutions
         ]
         rows = []
@@ -105,7 +104,7 @@ def _with_targets(images: dict[int, np.ndarray], rows: list[Row]) -> Pool:
     questions = []
     for row_index, row in enumerate(rows):
         items = row["items"]
-        assert isinstance(items, list) and len(items) <= MAX_ITEMS
+        assert isinstance(items, list)
         for k, (x, y, width, text, around) in enumerate(items):
             place[row_index, k] = (x, y, width)
             if text.isdigit():
@@ -134,7 +133,10 @@ class PrintPool:
 
 def open_print_pool(count: int, folder: Path, workers: int) -> PrintPool:
     """Draw `count` pictures into `folder`, or open them if they are already there."""
-    path = folder / f"print-{fingerprint([count, Path(dense.__file__).read_text(), embedded.fingerprint_of_drawing()])}.npz"
+    path = (
+        folder
+        / f"print-{fingerprint([count, Path(dense.__file__).read_text(), embedded.fingerprint_of_drawing()])}.npz"
+    )
     if not path.exists():
         character = np.full((count, dense.MOST), -1, np.int64)
         place = np.zeros((count, dense.MOST, 2), np.float32)

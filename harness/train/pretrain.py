@@ -226,7 +226,7 @@ def descend(
     start = time.perf_counter()
     for number in range(1, steps + 1):
         loss, shares = step()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)

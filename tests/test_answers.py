@@ -1,0 +1,69 @@
+"""The answers do not depend on how questions are grouped, batched or cached."""
+
+import pytest
+import torch
+
+import harness.answers as answers
+from harness.models.preprocess import pixel_tensor
+from harness.models.vlm import load_vlm
+from harness.points import load_suite
+from harness.suites.embedded import load
+
+RESOLUTION = 128
+
+
+@pytest.fixture(scope="module")
+def vlm(vlm_folder):
+    vlm = load_vlm(vlm_folder)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():  # random weights that still answer differently to different images
+        for parameter in vlm.llm.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0, 0.3, generator=generator)
+        for parameter in vlm.connector.parameters():
+            parameter.mul_(20)
+    return vlm
+
+
+@torch.inference_mode()
+def one_at_a_time(vlm, suite):
+    """Each question alone, each answer from whole forward passes without a cache."""
+    texts = []
+    for asked in load(suite):
+        visual = vlm.project(vlm.encode(pixel_tensor(asked.encoded, vlm.spec.encoder, RESOLUTION)))
+        before, after = vlm.question_ids(asked.question)
+        said = []
+        while len(said) < suite.max_new_tokens:
+            prompt = vlm.prompt(visual, torch.tensor([before]), torch.tensor([[*after, *said]]))
+            token = int(vlm.llm(inputs_embeds=prompt).logits[0, -1].argmax())
+            if token == vlm.end:
+                break
+            said.append(token)
+        texts.append(vlm.tokenizer.decode(said, skip_special_tokens=True))
+    return texts
+
+
+@pytest.mark.parametrize("name", ["doc_read", "shapes"])
+def test_batched_answers_equal_single_ones_without_any_cache(vlm, name):
+    suite = load_suite(name, 6)
+    score = answers.answer_suite(vlm, suite, RESOLUTION)
+    texts = [a.text for a in score.answers]
+    assert texts == one_at_a_time(vlm, suite)
+    assert len(set(texts)) > 2  # a model that always says the same would prove nothing
+
+
+def test_the_batch_changes_no_answer(vlm, monkeypatch):
+    suite = load_suite("scene_text", 6)
+    together = answers.answer_suite(vlm, suite, RESOLUTION)
+    monkeypatch.setattr(answers, "ENCODE_BATCH", 1)
+    monkeypatch.setattr(answers, "DECODE_BATCH", 1)
+    alone = answers.answer_suite(vlm, suite, RESOLUTION)
+    assert together.answers == alone.answers
+
+
+def test_a_score_holds_every_question_with_its_image(vlm):
+    suite = load_suite("shapes", 5)
+    score = answers.answer_suite(vlm, suite, RESOLUTION)
+    assert [a.question_id for a in score.answers] == [a.question_id for a in load(suite)]
+    assert {a.image for a in score.answers} == {"0", "1", "2", "3", "4"}
+    assert (score.suite, score.metric) == ("shapes", "gqa_exact_match")

@@ -1,0 +1,172 @@
+import pytest
+import timm
+import torch
+import yaml
+
+from conftest import CONNECTOR, ENCODER, LLM
+from harness.config import ROOT, options
+from harness.models.connectors import build_connector
+from harness.models.encoders import build_encoder
+from harness.models.llms import build_llm
+from harness.models.preprocess import pixel_tensor, square
+from harness.models.tokenizer import build_tokenizer
+from harness.models.vlm import Vlm, VlmSpec, load_vlm
+from harness.schema import Encoder, HarnessError, Llm
+
+
+def encoder_of(name):
+    return Encoder(**yaml.safe_load((ROOT / "encoder" / f"{name}.yaml").read_text()))
+
+
+def llm_of(name):
+    return Llm(**yaml.safe_load((ROOT / "llm" / f"{name}.yaml").read_text()))
+
+
+def millions(module):
+    return sum(p.numel() for p in module.parameters()) / 1e6
+
+
+# Published counts include the pre-training head, which a VLM drops: (head's width, M parameters with it).
+PUBLISHED = {
+    "fastvithd": (768, 125.07),
+    "fastvit": (512, 35.70),
+    "convnext_l": (768, 200.13),
+    "vit_l_14_336": (768, 304.29),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_full_size_encoders_have_the_published_parameters(name):
+    spec = encoder_of(name)
+    head, published = PUBLISHED[name]
+    extra = {"inference_mode": True} if spec.timm.startswith("fastvit") else {}
+    if name == "convnext_l":
+        extra["head_hidden_size"] = 1536
+    with torch.device("meta"):
+        whole = timm.create_model(spec.timm, num_classes=head, **spec.args, **extra)
+    assert millions(whole) == pytest.approx(published, rel=0.005)
+    tower = build_encoder(spec, device="meta")
+    assert millions(tower) == pytest.approx(published, rel=0.025)
+
+
+# ../facts: floor(R / stride)^2 tokens; resolutions that the paper reports.
+TOKENS = [
+    ("fastvithd", 256, 16),
+    ("fastvithd", 512, 64),
+    ("fastvithd", 768, 144),
+    ("fastvithd", 1024, 256),
+    ("fastvit", 256, 64),
+    ("fastvit", 768, 576),
+    ("convnext_l", 320, 100),
+    ("convnext_l", 512, 256),
+    ("vit_l_14_336", 336, 576),
+]
+
+
+@pytest.mark.parametrize(("name", "resolution", "tokens"), TOKENS)
+def test_full_size_encoders_give_the_published_tokens(name, resolution, tokens):
+    spec = encoder_of(name)
+    assert spec.visual_tokens(resolution) == tokens
+    out = build_encoder(spec, device="meta")(torch.zeros(1, 3, resolution, resolution, device="meta"))
+    assert out.shape == (1, tokens, spec.features)
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [("qwen2_0_5b", 494.0), ("qwen2_1_5b", 1543.7), ("qwen2_7b", 7615.6), ("vicuna_7b", 6738.4)],
+)
+def test_full_size_llms_have_the_published_parameters(name, published):
+    assert millions(build_llm(llm_of(name), device="meta")) == pytest.approx(published, abs=0.1)
+
+
+@pytest.mark.parametrize("name", [n for n in options("encoder") if n.startswith("tiny_")])
+def test_reference_encoders_keep_their_promises(name):
+    spec = encoder_of(name)
+    encoder = build_encoder(spec, training_form=True).eval()
+    pixels = torch.randn(2, 3, 128, 128)
+    with torch.no_grad():
+        before = encoder(pixels)
+        encoder.fuse()
+        after = encoder(pixels)
+    assert before.shape == (2, spec.visual_tokens(128), spec.features)
+    torch.testing.assert_close(before, after, atol=1e-4, rtol=1e-4)
+
+
+def test_reference_fastvithd_has_five_stages_with_attention_in_the_last_two():
+    backbone = build_encoder(encoder_of("tiny_fastvithd")).backbone
+    kinds = [type(stage.blocks[0]).__name__ for stage in backbone.stages]
+    assert kinds == ["RepMixerBlock"] * 3 + ["AttentionBlock"] * 2
+
+
+def test_an_encoder_that_timm_does_not_know_is_named_with_near_names():
+    spec = ENCODER.model_copy(update={"timm": "fastvit_mci33"})
+    with pytest.raises(HarnessError, match=r"timm has no model 'fastvit_mci33'; near names: .*fastvit_mci3"):
+        build_encoder(spec)
+
+
+def test_an_unknown_connector_is_named():
+    with pytest.raises(HarnessError, match="unknown connector 'mlp3x'; there are: mlp2x_gelu"):
+        build_connector("mlp3x", 4, 4)
+
+
+def test_prefill_and_decode_equal_one_pass_over_everything(vlm_folder):
+    vlm = load_vlm(vlm_folder)
+    torch.manual_seed(1)
+    visual = vlm.project(vlm.encode(torch.randn(1, 3, 128, 128)))
+    before, after = (torch.tensor([ids]) for ids in vlm.question_ids("what is the total?"))
+    said = torch.tensor([[40, 41, 42]])
+    with torch.no_grad():
+        logits, cache = vlm.prefill(vlm.prompt(visual, before, after))
+        steps = [logits, *(vlm.decode(said[:, k : k + 1], cache) for k in range(3))]
+        whole = vlm.llm(inputs_embeds=vlm.prompt(visual, before, torch.cat([after, said], 1))).logits[:, -4:]
+    torch.testing.assert_close(torch.stack(steps, 1), whole, atol=1e-5, rtol=1e-4)
+
+
+def test_a_saved_vlm_gives_the_same_features_as_the_one_that_was_saved(vlm_folder):
+    training, inference = load_vlm(vlm_folder, training=True), load_vlm(vlm_folder)
+    pixels = torch.randn(1, 3, 128, 128)
+    with torch.no_grad():
+        torch.testing.assert_close(training.encode(pixels), inference.encode(pixels), atol=1e-4, rtol=1e-4)
+    assert millions(inference) < millions(training)
+
+
+def test_a_folder_that_is_no_checkpoint_says_what_is_missing(tmp_path, vlm_folder):
+    with pytest.raises(HarnessError, match=r"no checkpoint in .*: config.json and model.safetensors"):
+        load_vlm(tmp_path)
+    for name in ("config.json", "tokenizer.json"):
+        (tmp_path / name).write_bytes((vlm_folder / name).read_bytes())
+    (tmp_path / "model.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(HarnessError, match=r"model.safetensors does not fit config.json"):
+        load_vlm(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(HarnessError, match=r"config.json: encoder: Field required"):
+        load_vlm(tmp_path)
+
+
+def test_random_weights_have_no_tokenizer():
+    spec = VlmSpec(encoder=ENCODER, connector=CONNECTOR, llm=LLM, training_form=False)
+    with pytest.raises(HarnessError, match="no vocabulary of its own"):
+        Vlm(spec)
+
+
+def test_tokenizer_keeps_known_words_whole_and_spells_the_rest():
+    tokenizer = build_tokenizer(["coffee", "price"])
+    assert tokenizer.tokenize("PRICE of coffee") == ["price", "o", "##f", "coffee"]
+    for text in ("671", "coffee", "zebra"):
+        assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
+
+
+def test_preprocess_pads_to_a_square_and_normalises():
+    import io
+
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 32), (255, 0, 0)).save(buffer, "PNG")
+    pixels = pixel_tensor(buffer.getvalue(), ENCODER, 64)
+    assert pixels.shape == (1, 3, 64, 64)
+    torch.testing.assert_close(pixels[0, :, 32, 32], torch.tensor([2.0, -2.0, -2.0]))
+    torch.testing.assert_close(pixels[0, :, 2, 32], torch.zeros(3), atol=0.01, rtol=0)  # the mean colour
+    assert square(Image.new("RGB", (10, 20)), 8, (0, 0, 0)).shape == (8, 8, 3)
+    with pytest.raises(HarnessError, match="unreadable image of 3 bytes"):
+        pixel_tensor(b"abc", ENCODER, 64)

@@ -1,0 +1,75 @@
+import pytest
+import torch
+
+from harness.config import compose_all
+from harness.points import hash_file, make_point, no_accuracy
+from harness.schema import HarnessError
+
+
+def point_of(*overrides):
+    _, configs = compose_all(overrides)
+    return make_point(configs[0])
+
+
+def test_a_trained_point_takes_its_parts_from_the_checkpoint(vlm_folder, monkeypatch):
+    import harness.points
+
+    spec = harness.points.read_spec(vlm_folder)
+    renamed = spec.model_copy(
+        update={
+            "encoder": spec.encoder.model_copy(update={"name": "tiny_fastvithd"}),
+            "llm": spec.llm.model_copy(update={"name": "tiny_qwen2_m"}),
+        }
+    )
+    monkeypatch.setattr(harness.points, "read_spec", lambda _: renamed)
+    point = point_of(f"checkpoint={vlm_folder}", "resolution=128", "limit=3", "threads=2")
+    assert point.encoder == renamed.encoder
+    assert point.weights == hash_file(vlm_folder / "model.safetensors")
+    assert [s.images for s in point.suites] == [3, 3, 3]
+    assert no_accuracy(point) == ""
+
+
+def test_a_full_size_point_has_random_weights_and_says_why_it_has_no_accuracy():
+    point = point_of("encoder=fastvithd", "llm=qwen2_0_5b", "resolution=512")
+    assert (point.weights, point.suites, point.visual_tokens) == ("random", (), 64)
+    assert "random weights" in no_accuracy(point)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["resolution=250"], "stride 64, which does not divide it; nearest that work: 192, 256"),
+        (["resolution=40"], "nearest that work: 64"),
+        (["resolution=0"], "resolution=0: a whole number above 0"),
+        (["resolution=abc"], "resolution=abc: a whole number above 0"),
+        (["checkpoint=/nowhere"], "checkpoint=/nowhere: there is no such folder"),
+        (["checkpoint=random"], "llm tiny_qwen2_m has no vocabulary of its own"),
+        (["encoder=fastvithd"], "no trained checkpoint for fastvithd + tiny_qwen2_m"),
+        (["device=tpu"], "unknown device 'tpu'"),
+        (["dtype=int8"], "dtype=int8: one of float32, float16, bfloat16"),
+        (["threads=0"], "threads=0: a whole number above 0"),
+        (["suites=[doc_reed]"], "unknown suite 'doc_reed'; did you mean doc_read"),
+        (["protocol.warmup=x"], "protocol: warmup"),
+    ],
+)
+def test_bad_input_is_one_line_before_anything_is_measured(overrides, said):
+    with pytest.raises(HarnessError) as error:
+        point_of(*overrides)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_device_that_is_not_there_is_said_with_those_that_are():
+    with pytest.raises(HarnessError, match=r"device=cuda: torch .* sees no cuda here \(it sees: .*cpu"):
+        point_of("device=cuda")
+
+
+def test_a_checkpoint_of_another_model_is_refused(vlm_folder):
+    with pytest.raises(HarnessError, match=r"holds micro_fastvithd \+ micro_qwen2, asked for tiny_fastvithd"):
+        point_of(f"checkpoint={vlm_folder}")
+
+
+def test_a_folder_without_weights_is_refused(tmp_path):
+    with pytest.raises(HarnessError, match=r"the folder has no config.json"):
+        point_of(f"checkpoint={tmp_path}")
