@@ -28,6 +28,9 @@ from harness.schema import STAGES, TTFTS, HarnessError, Latency
 from harness.schema import Protocol as Rules
 from harness.stats import median_interval
 
+FEWEST = 6
+"""Samples that even a slow point gets: with fewer the median has no 95% interval."""
+
 Example = tuple[bytes, str]
 """An encoded image and a question about it."""
 
@@ -86,9 +89,7 @@ def measure(
         seconds["ttft_fused"].append(_fused(runtime, examples[(passes + 1) % len(examples)], clock))
         check(runtime.outputs, visual_tokens)
         passes += 1
-        counted = passes - rules.warmup
-        if counted >= rules.min_samples:
-            stop = _stop(seconds, rules, counted, clock() - begin)
+        stop = _stop(seconds, rules, passes - rules.warmup, clock() - begin)
     peak_bytes, peak_source = runtime.peak()
     return Latency(
         seconds={name: tuple(values) for name, values in seconds.items()},
@@ -137,8 +138,10 @@ def _stop(
 ) -> Literal["precision", "max_samples", "max_seconds"] | None:
     if counted >= rules.max_samples:
         return "max_samples"
-    if elapsed >= rules.max_seconds:
+    if elapsed >= rules.max_seconds and counted >= min(FEWEST, rules.min_samples):
         return "max_seconds"
+    if counted < rules.min_samples:
+        return None
     for total in (passes_of(seconds, TTFTS["ttft_user"]), seconds["ttft_fused"]):
         interval = median_interval(total[rules.warmup :])
         if math.isinf(interval.high) or (interval.high - interval.low) / 2 > rules.precision * interval.value:

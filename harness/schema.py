@@ -108,7 +108,7 @@ class Protocol(Noun):
     precision: float
     """Stop when the half-width of the 95% interval of the median TTFT is within this share of it."""
     max_seconds: float
-    """Stop after this long, whatever the precision; the reason is recorded."""
+    """Stop after this long, whatever the precision, but with no fewer than six samples; the reason is recorded."""
     text_tokens: int
     """Length of the text prompt of a model without trained weights (FastVLM's template with a short question: 24)."""
 

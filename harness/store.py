@@ -43,7 +43,7 @@ def mend(path: Path) -> str:
         os.truncate(path, whole)
     line = content.count(b"\n") + 1
     return (
-        f"{path}:{line}: a write was interrupted; its {len(torn)} bytes are in {aside.name} now, its point is missing"
+        f"{path}:{line}: a write was interrupted; its {len(torn)} bytes are in {aside.name} now"
     )
 
 

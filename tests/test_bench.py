@@ -81,6 +81,8 @@ def test_warm_up_is_kept_and_flagged(clock):
         (0.0, {"max_samples": 60, "max_seconds": 1e6}, "precision", 1 + 6),
         (0.5, {"max_samples": 11, "max_seconds": 1e6}, "max_samples", 1 + 11),
         (0.5, {"max_samples": 60, "max_seconds": 1e-9}, "max_seconds", 1 + 6),
+        (0.0, {"min_samples": 20, "max_samples": 60, "max_seconds": 1e-9}, "max_seconds", 1 + 6),
+        (0.0, {"min_samples": 20, "max_samples": 60, "max_seconds": 1e6}, "precision", 1 + 20),
     ],
 )
 def test_it_stops_for_the_reason_it_says(clock, drift, changes, reason, passes):

@@ -1,0 +1,107 @@
+"""The layout's promises: who may import whom, what is small, what the README says."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.config import options
+from harness.points import CHECKPOINTS
+from harness.store import FILE
+
+ROOT = Path(__file__).parent.parent
+
+# A module imports only rooms of lower rank; modules of one rank do not import each other (inside a package they may).
+RANK = {
+    "schema": 0,
+    "stats": 1,
+    "frontier": 1,
+    "config": 1,
+    "machine": 1,
+    "store": 1,
+    "suites": 2,
+    "models": 2,
+    "frame": 2,
+    "progress": 2,
+    "runtimes": 3,
+    "points": 3,
+    "report": 3,
+    "bench": 3,
+    "answers": 4,
+    "train": 4,
+    "measurement": 5,
+    "worker": 6,
+    "sweep": 7,
+    "api": 8,
+}
+
+
+def room(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def imports(path: Path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "harness":
+            if node.module == "harness":
+                yield from (f"harness.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("harness."))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "harness").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_one_way(path):
+    parts = path.relative_to(ROOT / "harness").with_suffix("").parts
+    here = parts[0]
+    if here == "__init__":
+        return
+    for module in imports(path):
+        there = room(module)
+        assert there == here or RANK[there] < RANK[here], f"{here} imports {there}"
+
+
+def test_every_test_file_has_something_to_test():
+    for path in (ROOT / "tests").glob("test_*.py"):
+        assert re.search(r"^\s+assert |pytest\.raises|torch\.testing", path.read_text(), re.MULTILINE), path
+
+
+def test_a_mistyped_name_is_answered_without_importing_torch():
+    code = "import sys; from harness.sweep import main; main(['encoder=x']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
+def test_shipped_checkpoints_are_small_complete_and_have_their_training_log():
+    folders = sorted(p for p in CHECKPOINTS.iterdir() if p.is_dir())
+    assert {f.name for f in folders} >= {
+        *(f"tiny_{e}-tiny_qwen2_m" for e in ("fastvithd", "fastvit", "convnext", "vit")),
+        "tiny_fastvithd-tiny_qwen2_s",
+        "tiny_fastvithd-tiny_qwen2_l",
+    }
+    files = [p for f in folders for p in f.iterdir()]
+    assert {p.name for p in files} == {"config.json", "model.safetensors", "tokenizer.json", "training.json"}
+    assert sum(p.stat().st_size for p in files) < 40e6
+
+
+def test_readme_shows_commands_and_pictures_that_exist():
+    text = (ROOT / "README.md").read_text()
+    for name in re.findall(r"\+sweep=(\w+)", text):
+        assert name in options("sweep")
+    for group in ("encoder", "llm", "protocol"):
+        for values in re.findall(rf"\b{group}=([\w,]+)", text):
+            for name in values.split(","):
+                assert name in options(group), name
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (ROOT / link).exists(), link
+    for path in re.findall(r"^(?:\s*)(harness/\S+|sweeps/\S*)", text, re.MULTILINE):
+        assert (ROOT / path).exists(), path
+
+
+def test_nothing_of_a_machine_is_committed():
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    assert not [name for name in tracked if name.endswith((".pyc", ".lock", ".part")) or name.startswith("results/measured")]
+    assert FILE.endswith(".jsonl")
