@@ -31,7 +31,9 @@ def main() -> None:
         ours = times_of(measure(runtime, examples(), point.visual_tokens, point.protocol))["encode"].value
         theirs = timer.blocked_autorange(min_run_time=1.0).median
         ratios.append(ours / theirs)
-        print(f"encode: harness {ours * 1e3:.3f} ms, torch.utils.benchmark {theirs * 1e3:.3f} ms, ratio {ratios[-1]:.3f}")
+        print(
+            f"encode: harness {ours * 1e3:.3f} ms, torch.utils.benchmark {theirs * 1e3:.3f} ms, ratio {ratios[-1]:.3f}"
+        )
     print(f"median ratio {sorted(ratios)[ROUNDS // 2]:.3f}")
 
 

@@ -1,4 +1,4 @@
-"""What the inference form of a FastViT-type encoder saves: `python benchmarks/inference_form.py [encoder] [resolution]`.
+"""What a FastViT-type encoder gains by its inference form: `python benchmarks/inference_form.py [encoder] [resolution]`.
 
 The training form (branches with batch norm, timm's default) and the fused form are timed in turns in one run.
 """
@@ -30,7 +30,10 @@ def main() -> None:
             )
             medians.append(timer.blocked_autorange(min_run_time=1.0).median)
         ratios.append(medians[0] / medians[1])
-        print(f"{name} {resolution} px: training form {medians[0] * 1e3:.1f} ms, fused {medians[1] * 1e3:.1f} ms, ", end="")
+        print(
+            f"{name} {resolution} px: training form {medians[0] * 1e3:.1f} ms, fused {medians[1] * 1e3:.1f} ms, ",
+            end="",
+        )
         print(f"ratio {ratios[-1]:.2f}")
     print(f"median ratio {sorted(ratios)[ROUNDS // 2]:.2f}")
 

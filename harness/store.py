@@ -42,9 +42,7 @@ def mend(path: Path) -> str:
             os.fsync(file.fileno())
         os.truncate(path, whole)
     line = content.count(b"\n") + 1
-    return (
-        f"{path}:{line}: a write was interrupted; its {len(torn)} bytes are in {aside.name} now"
-    )
+    return f"{path}:{line}: a write was interrupted; its {len(torn)} bytes are in {aside.name} now"
 
 
 def append(path: Path, record: Record) -> None:

@@ -103,5 +103,7 @@ def test_readme_shows_commands_and_pictures_that_exist():
 
 def test_nothing_of_a_machine_is_committed():
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
-    assert not [name for name in tracked if name.endswith((".pyc", ".lock", ".part")) or name.startswith("results/measured")]
+    assert not [
+        name for name in tracked if name.endswith((".pyc", ".lock", ".part")) or name.startswith("results/measured")
+    ]
     assert FILE.endswith(".jsonl")

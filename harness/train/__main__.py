@@ -67,7 +67,7 @@ def train(config: Plain) -> Path:
         _write(kept_log, losses)
         save_file(vlm.encoder.state_dict(), kept.with_suffix(".part"))
         kept.with_suffix(".part").replace(kept)
-    instruct(vlm, pool, InstructRecipe(**_typed(recipe["instruct"]), seed=seed), log)
+    instruct(vlm, pool, InstructRecipe(**_typed(recipe["instruct"]), seed=seed), stage0, log)
     folder = Path(config["folder"]) / title
     training = {
         "command": f"python -m harness.train encoder={encoder.name} llm={spec.llm.name} seed={seed}",

@@ -9,14 +9,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from rich.progress import track
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from harness.models.encoders import VisionEncoder
 from harness.models.preprocess import normalise
 from harness.models.vlm import Vlm
 from harness.train.pool import Pool
@@ -116,24 +119,29 @@ def answer_loss(vlm: Vlm, features: Tensor, ids: Tensor, target: Tensor) -> tupl
 
 
 @torch.no_grad()
-def encode_pool(vlm: Vlm, pool: Pool, images: int) -> dict[int, Tensor]:
-    """Visual tokens of the first `images` of the pool by resolution, fp16 (images, N, C)."""
-    encoder = copy.deepcopy(vlm.encoder)
-    encoder.fuse()  # the same visual tokens, sooner
+def encode_pool(encoder: VisionEncoder, pool: Pool, images: int, folder: Path) -> dict[int, Tensor]:
+    """Visual tokens of the first `images` of the pool by resolution, fp16 (images, N, C); kept in `folder`."""
+    fused = copy.deepcopy(encoder)
+    fused.fuse()  # the same visual tokens, sooner
     kept = {}
     for resolution, pixels in pool.images.items():
-        chunks = range(0, min(images, len(pool)), 64)
-        kept[resolution] = torch.cat(
-            [
-                encoder(normalise(torch.from_numpy(pixels[i : min(i + 64, images)].copy()), encoder.spec)).half()
-                for i in track(chunks, f"encoding at {resolution} px")
+        path = folder / f"tokens-{min(images, len(pool))}-{resolution}.safetensors"
+        if not path.exists():
+            chunks = [pixels[i : min(i + 64, images)].copy() for i in range(0, min(images, len(pool)), 64)]
+            tokens = [
+                fused(normalise(torch.from_numpy(chunk), encoder.spec)).half()
+                for chunk in track(chunks, f"encoding at {resolution} px")
             ]
-        )
+            save_file({"tokens": torch.cat(tokens)}, path.with_suffix(".part"))
+            path.with_suffix(".part").replace(path)
+        kept[resolution] = load_file(path)["tokens"]
     return kept
 
 
-def instruct(vlm: Vlm, pool: Pool, recipe: InstructRecipe, log: Callable[[dict[str, object]], None]) -> None:
-    """Run stages 1 and 2 in place. `log` gets a row every 50 steps."""
+def instruct(
+    vlm: Vlm, pool: Pool, recipe: InstructRecipe, folder: Path, log: Callable[[dict[str, object]], None]
+) -> None:
+    """Run stages 1 and 2 in place; visual tokens are kept in `folder`. `log` gets a row every 50 steps."""
     torch.manual_seed(recipe.seed + 1)
     rng = np.random.default_rng(recipe.seed + 1)
     dialogues = Dialogues.of(vlm, pool)
@@ -160,7 +168,7 @@ def instruct(vlm: Vlm, pool: Pool, recipe: InstructRecipe, log: Callable[[dict[s
         descend(stage, step, groups, steps, log)
 
     if recipe.align_steps:
-        kept = encode_pool(vlm, pool, recipe.images)
+        kept = encode_pool(vlm.encoder, pool, recipe.images, folder)
         groups: list[dict[str, Any]] = [{"params": language, "lr": recipe.lr}]
         frozen = lambda resolution, rows: kept[resolution][rows].float()  # noqa: E731
         run("align", recipe.align_steps, groups, min(recipe.images, len(pool)), recipe.align_batch, frozen)
