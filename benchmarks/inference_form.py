@@ -1,4 +1,4 @@
-"""What a FastViT-type encoder gains by its inference form: `python benchmarks/inference_form.py [encoder] [resolution]`.
+"""What a FastViT-type encoder gains by its inference form: `benchmarks/inference_form.py [encoder] [resolution]`.
 
 The training form (branches with batch norm, timm's default) and the fused form are timed in turns in one run.
 """

@@ -62,9 +62,7 @@ def check_memory(point: Point) -> None:
     if not point.llm.config.get("vocab_size"):
         return  # the reference family fits everywhere
     parameters = sum(p.numel() for p in Vlm(spec, device="meta").parameters())
-    size = getattr(torch, point.dtype).itemsize
-    # The CPU builds in float32 and converts; a GPU holds the final dtype.
-    need = parameters * (4 if point.device == "cpu" else size)
+    need = parameters * getattr(torch, point.dtype).itemsize
     free = torch.cuda.mem_get_info()[0] if point.device == "cuda" else psutil.virtual_memory().available
     if need > free:
         raise MemoryError(

@@ -47,6 +47,7 @@ class Vlm(nn.Module):
         tokenizer: PreTrainedTokenizerFast | None = None,
         attention: str = "sdpa",
         device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
     ):
         """Build with random weights on `device`. A tokenizer that is given decides the vocabulary's size."""
         super().__init__()
@@ -57,10 +58,11 @@ class Vlm(nn.Module):
             llm = llm.model_copy(update={"config": {**llm.config, "vocab_size": len(tokenizer)}})
         if not llm.config.get("vocab_size"):
             raise HarnessError(f"llm {llm.name} has no vocabulary of its own: it exists only as a trained checkpoint")
+        width = llm.config["hidden_size"]
         with torch.device(device):
-            self.encoder = VisionEncoder(spec.encoder, spec.training_form)
-            self.connector = build_connector(spec.connector.kind, spec.encoder.features, llm.config["hidden_size"])
-        self.llm = build_llm(llm, attention, device)
+            self.encoder = VisionEncoder(spec.encoder, spec.training_form).to(dtype)
+            self.connector = build_connector(spec.connector.kind, spec.encoder.features, width).to(dtype)
+        self.llm = build_llm(llm, attention, device, dtype)  # never in float32 first: it may be most of the memory
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, R, R) -> visual tokens (B, N, features)."""

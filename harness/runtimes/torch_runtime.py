@@ -50,13 +50,13 @@ class TorchRuntime:
         """Build the point's VLM, from its checkpoint or with random weights, on its device."""
         torch.set_num_threads(point.threads)
         torch.set_flush_denormal(True)
+        device, dtype = torch.device(point.device), getattr(torch, point.dtype)
         if point.checkpoint:
             vlm = load_vlm(Path(point.checkpoint), point.attention)
         else:
             spec = VlmSpec(encoder=point.encoder, connector=point.connector, llm=point.llm, training_form=False)
             torch.manual_seed(0)
-            vlm = Vlm(spec, attention=point.attention, device=point.device)
-        device, dtype = torch.device(point.device), getattr(torch, point.dtype)
+            vlm = Vlm(spec, attention=point.attention, device=device, dtype=dtype)
         return cls(vlm.to(device, dtype).eval(), device, dtype, point.resolution, point.protocol.text_tokens)
 
     def wait(self) -> None:

@@ -70,7 +70,7 @@ def train(config: Plain) -> Path:
     instruct(vlm, pool, InstructRecipe(**_typed(recipe["instruct"]), seed=seed), stage0, log)
     folder = Path(config["folder"]) / title
     training = {
-        "command": f"python -m harness.train encoder={encoder.name} llm={spec.llm.name} seed={seed}",
+        "command": command_of(encoder.name, spec.llm.name, seed, recipe),
         "recipe": recipe,
         "seed": seed,
         "drawing": drawing,
@@ -82,6 +82,21 @@ def train(config: Plain) -> Path:
     vlm.save(folder, training)
     print(f"{title}: written to {folder}", file=sys.stderr)
     return folder
+
+
+def command_of(encoder: str, llm: str, seed: int, recipe: Plain) -> str:
+    """The command that trains this VLM again, whatever the default recipe becomes."""
+    words = [f"encoder={encoder}", f"llm={llm}", f"seed={seed}"]
+
+    def leaves(prefix: str, value: object) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                leaves(f"{prefix}.{key}", inner)
+        else:
+            words.append(f"{prefix}={value}")
+
+    leaves("recipe", recipe)
+    return "python -m harness.train " + " ".join(words)
 
 
 def _typed(stage: Plain) -> Plain:
