@@ -31,6 +31,7 @@ STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.alpha": 0.25,
     "legend.frameon": False,
     "svg.hashsalt": "vlm-harness",
@@ -242,6 +243,8 @@ def _breakdown(canvas: Canvas, rows: pd.DataFrame) -> None:
         axes.barh(labels, width, left=left, color=colour, label=stage, height=0.75)
         left += width
     axes.invert_yaxis()
+    axes.margins(y=0.01)
+    axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", labelsize=7)
     axes.set_xlabel("median of each stage, ms")
     axes.set_title("Where the time to first token goes", fontsize=9)
