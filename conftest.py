@@ -113,7 +113,7 @@ def make_latency(scale: float = 1.0, passes: int = 7, warmup: int = 1) -> Latenc
         warmup=warmup,
         stop_reason="max_samples",
         visual_tokens=4,
-        text_tokens=8,
+        text_tokens=(8,) * passes,
         peak_bytes=10**9,
         peak_source="tests",
     )

@@ -38,8 +38,8 @@ def measure(*overrides: str) -> Record:
     from harness.machine import commit, describe
     from harness.measurement import Measurer
     from harness.points import make_point, no_accuracy
-    from harness.suites.embedded import fingerprint_of_drawing
-    from harness.sweep import rerun_command
+    from harness.suites.embedded import fingerprint_of_rows
+    from harness.sweep import alone, command_of
 
     _, configs = compose_all(overrides)
     if len(configs) != 1:
@@ -47,16 +47,17 @@ def measure(*overrides: str) -> Record:
     point = make_point(configs[0])
     machine = describe(point.device)
     started, begin = datetime.now(UTC), time.monotonic()
-    latency, scores = Measurer().measure(point, lambda _: None)
+    with alone():
+        latency, scores = Measurer().measure(point, lambda _: None)
     return Record(
-        key=record_key(point, machine, fingerprint_of_drawing()),
+        key=record_key(point, machine, fingerprint_of_rows()),
         status="ok",
         point=point,
         machine=machine,
         commit=commit(),
         started=started.isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - begin, 3),
-        command=rerun_command(point),
+        command=command_of(configs[0]),
         latency=latency,
         scores=scores,
         no_accuracy="" if scores else no_accuracy(point),

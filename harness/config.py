@@ -32,6 +32,12 @@ ROOT = Path(sweeps.__file__).parent
 
 Plain = dict[str, Any]
 
+SWEEPS = ("sweep", "training")
+"""Config groups whose files list grids."""
+
+HOUSEKEEPING = (*SWEEPS, "force", "timeout", "results", "reports", "folder", "cache")
+"""Options that do not decide what a point is."""
+
 
 def options(group: str) -> list[str]:
     """Names of the files of a config group, e.g. every encoder."""
@@ -75,6 +81,10 @@ def _values(override: Override) -> list[str]:
     return [override.get_value_element_as_str()]
 
 
+def _decides(override: Override) -> bool:
+    return override.get_key_element().lstrip("+") not in HOUSEKEEPING
+
+
 def _axes(grid: Plain) -> dict[str, list[str]]:
     return {
         key: [
@@ -84,8 +94,19 @@ def _axes(grid: Plain) -> dict[str, list[str]]:
     }
 
 
+def _refuse(overrides: Sequence[Override]) -> None:
+    """Refuse what Hydra would take but a sweep cannot mean."""
+    for override in overrides:
+        if override.is_delete():
+            raise HarnessError(f"{override.input_line}: nothing can be taken away; give the option another value")
+        if override.is_sweep_override() and override.get_key_element().lstrip("+") in SWEEPS:
+            raise HarnessError(f"{override.input_line}: one sweep at a time")
+
+
 def compose_all(arguments: Sequence[str], root: str = "config") -> tuple[Plain, list[Plain]]:
     """Overrides of the command line -> the common config, and one config for each point, without repeats.
+
+    A point's config says under `overrides` which ones make it alone.
 
     Raises `HarnessError` for an unknown name, key or malformed override.
     """
@@ -95,6 +116,7 @@ def compose_all(arguments: Sequence[str], root: str = "config") -> tuple[Plain, 
         except HydraException as error:
             raise HarnessError(" ".join(str(error).split("\n")[0].split())) from error
         _check_names(overrides, root)
+        _refuse(overrides)
         swept = {o.get_key_element(): _values(o) for o in overrides if o.is_sweep_override()}
         fixed = [o.input_line for o in overrides if not o.is_sweep_override()]
         common = _one([*fixed, *(f"{key}={values[0]}" for key, values in swept.items())], root)
@@ -105,5 +127,7 @@ def compose_all(arguments: Sequence[str], root: str = "config") -> tuple[Plain, 
             axes = {key: values for key, values in _axes(grid).items() if key not in given} | swept
             for chosen in itertools.product(*axes.values()):
                 texts = [f"{key}={value}" for key, value in zip(axes, chosen, strict=True)]
-                points.setdefault("\n".join(sorted(texts)), _one([*fixed, *texts], root))
+                if (name := "\n".join(sorted(texts))) not in points:
+                    alone = [o.input_line for o in overrides if not o.is_sweep_override() and _decides(o)]
+                    points[name] = _one([*fixed, *texts], root) | {"overrides": [*texts, *alone]}
     return common, list(points.values())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
 from harness.frontier import on_frontier
-from harness.schema import STAGES, TTFTS, Latency, Record
+from harness.schema import STAGES, TTFTS, Latency, Protocol, Record
 from harness.stats import Interval, accuracy, combined, median_interval
 
 TIMES = (*STAGES, "prefill_visual", *TTFTS, "ttft_fused")
@@ -44,7 +45,7 @@ def row_of(record: Record) -> dict[str, Any]:
         "threads": point.threads,
         "attention": point.attention,
         "date": record.started[:10],
-        "protocol": point.protocol.version,
+        "protocol": protocol_text(point.protocol),
         "no_accuracy": record.no_accuracy,
         "commit": record.commit,
         "command": record.command,
@@ -53,7 +54,7 @@ def row_of(record: Record) -> dict[str, Any]:
     if record.latency is not None:
         latency = record.latency
         row |= {
-            "text_tokens": latency.text_tokens,
+            "text_tokens": statistics.median(latency.text_tokens[latency.warmup :]),
             "samples": len(latency.seconds["ttft_fused"]) - latency.warmup,
             "stop_reason": latency.stop_reason,
             "peak_bytes": latency.peak_bytes,
@@ -83,11 +84,28 @@ def row_of(record: Record) -> dict[str, Any]:
     return row
 
 
+def protocol_text(protocol: Protocol) -> str:
+    """A protocol in a few words."""
+    return (
+        f"v{protocol.version}: {protocol.warmup} warm-up, {protocol.min_samples}–{protocol.max_samples} passes, "
+        f"until ±{protocol.precision:.0%} or {protocol.max_seconds:g} s"
+    )
+
+
+VARIANTS = ("device_name", "dtype", "threads", "attention", "weights", "protocol")
+"""What may differ between points of one name; where it does, the encoder's title says so."""
+
+
 def frame_of(records: Iterable[Record]) -> pd.DataFrame:
     """All rows, with `on_frontier`: whether no other row of the same machine has a better TTFT and accuracy."""
     table = pd.DataFrame([row_of(record) for record in records])
-    if not table.empty:
-        table["on_frontier"] = frontier_of(table)
+    if table.empty:
+        return table
+    cell = ["encoder", "llm", "resolution"]
+    for column in VARIANTS:
+        if (table.groupby(cell)[column].nunique() > 1).any():
+            table["encoder_title"] += " [" + table[column].astype(str) + "]"
+    table["on_frontier"] = frontier_of(table)
     return table
 
 

@@ -17,10 +17,14 @@ LIBRARIES = ("torch", "torchvision", "timm", "transformers", "numpy", "pillow")
 
 
 def available_cores() -> int:
-    """Cores this process may use, which a container or `taskset` makes fewer than the machine's."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Cores this process may use, which a container, a quota or `taskset` makes fewer than the machine's."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:  # a container's share of the processor, e.g. `docker run --cpus=2`
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):  # no cgroup v2, or no limit ("max")
+        pass
+    return cores
 
 
 def resolve_device(asked: str) -> str:
@@ -60,7 +64,7 @@ def describe(device: str) -> Machine:
         import torch
 
         device_name = torch.cuda.get_device_name()
-        driver = f"CUDA {torch.version.cuda}"
+        driver = f"CUDA runtime {torch.version.cuda}"
     elif device == "mps":
         device_name = f"{processor} GPU"
         driver = f"macOS {platform.mac_ver()[0]}"
@@ -85,7 +89,10 @@ def commit() -> str:
         return ""
 
     def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            return ""
         return done.stdout.strip() if done.returncode == 0 else ""
 
     head = git("rev-parse", "--short=12", "HEAD")

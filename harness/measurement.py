@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 from collections.abc import Callable
 from functools import partial
@@ -40,10 +41,13 @@ class Measurer:
     def _runtime(self, point: Point) -> TorchRuntime:
         same = point.model_dump_json(exclude={"resolution", "suites", "protocol"})
         if self._kept is not None and self._kept[0] == same:
-            runtime = self._kept[1]
-            runtime.resolution, runtime.text_tokens = point.resolution, point.protocol.text_tokens
-            return runtime
+            return self._kept[1].at(point.resolution, point.protocol.text_tokens)
         self._kept = None  # free the last VLM before the next one is built
+        gc.collect()
+        if point.device == "cuda":
+            torch.cuda.empty_cache()
+        elif point.device == "mps":
+            torch.mps.empty_cache()
         check_memory(point)
         runtime = TorchRuntime.load(point)
         self._kept = (same, runtime)

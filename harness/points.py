@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +10,14 @@ from pydantic import ValidationError
 
 from harness.config import ROOT, Plain, options, unknown
 from harness.machine import available_cores, resolve_device
-from harness.models.vlm import CONFIG, WEIGHTS, VlmSpec
+from harness.models.vlm import CONFIG, WEIGHTS, VlmSpec, hash_checkpoint
 from harness.schema import Connector, Encoder, HarnessError, Llm, Point, Protocol, Suite
 
 CHECKPOINTS = Path(__file__).parent / "models" / "checkpoints"
 """The shipped reference family: one folder for each (encoder, LLM)."""
 
 RANDOM = "random"
+ATTENTIONS = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention")
 
 
 def make_point(config: Plain) -> Point:
@@ -26,32 +25,47 @@ def make_point(config: Plain) -> Point:
     encoder = _noun(Encoder, config["encoder"], "encoder")
     llm = _noun(Llm, config["llm"], "llm")
     connector = _noun(Connector, config["connector"], "connector")
-    resolution = check_resolution(encoder, config["resolution"])
     folder = find_checkpoint(encoder, llm, str(config["checkpoint"]))
     suites: tuple[Suite, ...] = ()
     if folder is not None:
         spec = read_spec(folder)
-        if (spec.encoder.name, spec.llm.name) != (encoder.name, llm.name):
-            raise HarnessError(
-                f"{folder} holds {spec.encoder.name} + {spec.llm.name}, asked for {encoder.name} + {llm.name}"
-            )
+        check_parts(folder, spec, encoder, connector, llm)
         encoder, connector, llm = spec.encoder, spec.connector, spec.llm
-        suites = tuple(load_suite(name, config["limit"]) for name in config["suites"])
+        names = config["suites"]
+        if not isinstance(names, list):
+            raise HarnessError(f"suites={names}: a list is expected, e.g. suites=[doc_read,shapes]")
+        suites = tuple(load_suite(str(name), config["limit"]) for name in names)
     threads = config["threads"]
     return Point(
         encoder=encoder,
         connector=connector,
         llm=llm,
-        resolution=resolution,
+        resolution=check_resolution(encoder, config["resolution"]),
         device=resolve_device(str(config["device"])),
         dtype=_choice("dtype", config["dtype"], ("float32", "float16", "bfloat16")),
-        attention=str(config["attention"]),
+        attention=_choice("attention", config["attention"], ATTENTIONS),
         threads=available_cores() if threads == "auto" else _positive("threads", threads),
-        weights=RANDOM if folder is None else hash_file(folder / WEIGHTS),
+        weights=RANDOM if folder is None else hash_checkpoint(folder),
         checkpoint="" if folder is None else str(folder),
         suites=suites,
         protocol=_noun(Protocol, config["protocol"], "protocol"),
     )
+
+
+def check_parts(folder: Path, spec: VlmSpec, encoder: Encoder, connector: Connector, llm: Llm) -> None:
+    """Refuse a checkpoint of other parts than those that were asked for, in name or in architecture."""
+    if (spec.encoder.name, spec.llm.name) != (encoder.name, llm.name):
+        raise HarnessError(
+            f"{folder} holds {spec.encoder.name} + {spec.llm.name}, asked for {encoder.name} + {llm.name}"
+        )
+    for stored, asked in ((spec.encoder, encoder), (spec.connector, connector), (spec.llm, llm)):
+        before, now = (part.model_dump(exclude={"title", "source"}) for part in (stored, asked))
+        for field, value in before.items():
+            if now[field] != value:
+                raise HarnessError(
+                    f"{folder}: {asked.name} was trained with {field}={value}, asked for {field}={now[field]}; "
+                    f"train that variant, or time it with checkpoint=random where its weights may be random"
+                )
 
 
 def check_resolution(encoder: Encoder, resolution: Any) -> int:
@@ -111,13 +125,6 @@ def load_suite(name: str, limit: int | None) -> Suite:
     if limit is not None:
         suite = suite.model_copy(update={"images": min(suite.images, _positive("limit", limit))})
     return suite
-
-
-@cache
-def hash_file(path: Path) -> str:
-    """The first 16 hex digits of a file's SHA-256."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def no_accuracy(point: Point) -> str:

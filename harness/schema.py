@@ -11,7 +11,7 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA_VERSION = 1
 """Version of a record on disk; raised when a field changes its meaning."""
@@ -93,6 +93,8 @@ class Suite(Noun):
     images: int
     """How many images of the split are drawn."""
     max_new_tokens: int = 8
+    version: int = 1
+    """Raised when asking or scoring changes what a score means."""
 
 
 class Protocol(Noun):
@@ -100,16 +102,16 @@ class Protocol(Noun):
 
     version: int = 1
     """Raised when the code that measures changes what it measures."""
-    warmup: int
+    warmup: int = Field(ge=0)
     """Passes that are kept but flagged and never counted."""
-    min_samples: int
-    max_samples: int
+    min_samples: int = Field(ge=1)
+    max_samples: int = Field(ge=1)
     """Bounds of the number of counted passes of each kind."""
-    precision: float
+    precision: float = Field(gt=0)
     """Stop when the half-width of the 95% interval of the median TTFT is within this share of it."""
-    max_seconds: float
+    max_seconds: float = Field(gt=0)
     """Stop after this long, whatever the precision, but with no fewer than six samples; the reason is recorded."""
-    text_tokens: int
+    text_tokens: int = Field(ge=2)
     """Length of the text prompt of a model without trained weights (FastVLM's template with a short question: 24)."""
 
 
@@ -128,7 +130,7 @@ class Point(Noun):
     threads: int
     """Intra-op threads of torch on the CPU."""
     weights: str
-    """`random`, or the SHA-256 prefix of the checkpoint's safetensors file."""
+    """`random`, or a prefix of the SHA-256 of the checkpoint's weights, configuration and tokenizer."""
     checkpoint: str = ""
     """Folder of the checkpoint; not part of the identity, the weights' hash is."""
     suites: tuple[Suite, ...]
@@ -188,7 +190,8 @@ class Latency(Noun):
     warmup: int
     stop_reason: Literal["precision", "max_samples", "max_seconds"]
     visual_tokens: int
-    text_tokens: int
+    text_tokens: tuple[int, ...]
+    """Of each staged pass: prompts of trained models differ in length."""
     peak_bytes: int | None
     """Largest memory of the process (CPU) or of the allocator (GPU) while it was measured; None: unknown."""
     peak_source: str
@@ -246,10 +249,10 @@ class Record(Noun):
     """Why there are no scores; empty when there are."""
 
 
-def record_key(point: Point, machine: Machine, drawing: str) -> str:
-    """What makes two measurements the same: point, machine and, where it is asked anything, what the suites draw."""
+def record_key(point: Point, machine: Machine, rows: str) -> str:
+    """What makes two measurements the same: point, machine and the rows that the suites draw."""
     content = point.model_dump(mode="json", exclude={"checkpoint"})
-    return fingerprint([SCHEMA_VERSION, content, machine.model_dump(mode="json"), drawing if point.suites else ""])
+    return fingerprint([SCHEMA_VERSION, content, machine.model_dump(mode="json"), rows])
 
 
 class Manifest(Noun):

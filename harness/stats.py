@@ -63,8 +63,10 @@ def accuracy(scores: Sequence[float], clusters: Sequence[str], confidence: float
     n, mean = len(values), float(values.mean())
     _, cluster = np.unique(np.asarray(clusters), return_inverse=True)
     sums = np.bincount(cluster, weights=values - mean)
+    if len(sums) < 2:  # one image says nothing about how images differ
+        return Accuracy(mean, math.nan, math.nan, 0.0, 1.0, n, len(sums))
     stderr = math.sqrt(float((sums**2).sum())) / n
-    naive = float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+    naive = float(values.std(ddof=1)) / math.sqrt(n)
     reach = float(stats.t.ppf((1 + confidence) / 2, max(len(sums) - 1, 1))) * stderr
     return Accuracy(mean, stderr, naive, max(0.0, mean - reach), min(1.0, mean + reach), n, len(sums))
 
@@ -76,6 +78,9 @@ def combined(parts: Sequence[Accuracy]) -> Accuracy:
     mean = sum(part.mean for part in parts) / len(parts)
     stderr = math.sqrt(sum(part.stderr**2 for part in parts)) / len(parts)
     naive = math.sqrt(sum(part.stderr_naive**2 for part in parts)) / len(parts)
-    reach = 1.96 * stderr
+    if math.isnan(stderr):
+        low, high = 0.0, 1.0
+    else:
+        low, high = max(0.0, mean - 1.96 * stderr), min(1.0, mean + 1.96 * stderr)
     questions, clusters = sum(p.questions for p in parts), sum(p.clusters for p in parts)
-    return Accuracy(mean, stderr, naive, max(0.0, mean - reach), min(1.0, mean + reach), questions, clusters)
+    return Accuracy(mean, stderr, naive, low, high, questions, clusters)

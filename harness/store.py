@@ -7,6 +7,7 @@ a file and a killed one leaves at most one torn last line. The next writer moves
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -30,17 +31,26 @@ def mend(path: Path) -> str:
     if not path.exists():
         return ""
     with FileLock(f"{path}.lock"):
-        content = path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        torn = content[whole:]
-        if not torn:
+        return _mend(path)
+
+
+def _mend(path: Path) -> str:
+    """`mend` for a caller that holds the lock. Looks at the last byte first, and reads the file only if it is torn."""
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
             return ""
-        aside = path.with_name(FILE + ".torn")
-        with aside.open("ab") as file:
-            file.write(torn + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.truncate(path, whole)
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) == b"\n":
+            return ""
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    torn = content[whole:]
+    aside = path.with_name(FILE + ".torn")
+    with aside.open("ab") as file:
+        file.write(torn + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.truncate(path, whole)
     line = content.count(b"\n") + 1
     return f"{path}:{line}: a write was interrupted; its {len(torn)} bytes are in {aside.name} now"
 
@@ -50,6 +60,8 @@ def append(path: Path, record: Record) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     line = (record.model_dump_json() + "\n").encode()
     with FileLock(f"{path}.lock"):
+        if path.exists():
+            _mend(path)  # another writer may have been killed since
         handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             rest = memoryview(line)
@@ -64,9 +76,10 @@ def read(path: Path) -> Iterator[Record]:
     """Every record of one file in the order of writing; a torn last line is an error here like any other."""
     if not path.exists():
         return
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            yield _parse(path, number, line)
+    with FileLock(f"{path}.lock"):  # not in the middle of another process's write
+        lines = path.read_bytes().splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        yield _parse(path, number, line)
 
 
 def _parse(path: Path, number: int, line: bytes) -> Record:
@@ -78,15 +91,22 @@ def _parse(path: Path, number: int, line: bytes) -> Record:
         what = f"{where}: {first['msg']}"
         if first["loc"] == () and first["type"] == "json_invalid":
             what = "not a JSON record"
+        elif (found := json.loads(line).get("schema_version", SCHEMA_VERSION)) != SCHEMA_VERSION:
+            what = f"schema {found}"
     raise HarnessError(
         f"{path}:{number}: damaged record ({what}; this version writes schema {SCHEMA_VERSION}); "
         f"mend or delete that line, then run again"
     )
 
 
+def files(root: Path) -> list[Path]:
+    """The record files of every machine."""
+    return sorted((root / "measured").glob(f"*/{FILE}"))
+
+
 def read_all(root: Path) -> list[Record]:
     """Every record under `root`, machine by machine."""
-    return [record for path in sorted((root / "measured").glob(f"*/{FILE}")) for record in read(path)]
+    return [record for path in files(root) for record in read(path)]
 
 
 def latest(records: list[Record]) -> dict[str, Record]:

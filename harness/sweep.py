@@ -6,17 +6,22 @@ what the store already has is not measured again; what fails is a record with a 
 
 from __future__ import annotations
 
+import shlex
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from harness import store
-from harness.config import Plain, compose_all, options
+from harness.config import HOUSEKEEPING, Plain, compose_all, options
 from harness.progress import Progress
-from harness.schema import HarnessError, Machine, Point, Record, record_key
+from harness.schema import HarnessError, Machine, Point, Record, fingerprint, record_key
 
 USAGE = """\
 python -m harness.sweep [+sweep=NAME] [KEY=VALUE[,VALUE...] ...]
@@ -50,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HarnessError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted: what is measured is kept; the same command goes on from here", file=sys.stderr)
         return 130
@@ -67,34 +75,30 @@ def run(arguments: Sequence[str]) -> int:
     # torch takes seconds to import: a mistyped name is answered before that.
     from harness.machine import describe
     from harness.points import make_point
-    from harness.suites.embedded import fingerprint_of_drawing
+    from harness.suites.embedded import fingerprint_of_rows
 
-    points = [make_point(config) for config in configs]
-    machines = {device: describe(device) for device in {point.device for point in points}}
-    drawing = fingerprint_of_drawing()
-    keys = {record_key(point, machines[point.device], drawing): point for point in points}
+    composed = [(make_point(config), command_of(config)) for config in configs]
+    machines = {device: describe(device) for device in {point.device for point, _ in composed}}
+    rows = fingerprint_of_rows()
+    keys = {record_key(point, machines[point.device], rows): (point, command) for point, command in composed}
     root = Path(common["results"])
-    known: dict[str, Record] = {}
-    for machine in machines.values():
-        path = store.path_of(root, machine)
+    name = report_name(common, arguments)
+    timeout = _seconds(common["timeout"])
+    for path in store.files(root):
         if mended := store.mend(path):
             print(f"note: {mended}", file=sys.stderr)
-        known |= store.latest(list(store.read(path)))
-    done = {} if common["force"] else {key: known[key] for key in keys if key in known and known[key].status == "ok"}
-    name = report_name(common, arguments)
+    known = store.latest(store.read_all(root))  # all machines: the report reads them, too
+    done = set() if common["force"] else {key for key in keys if key in known and known[key].status == "ok"}
     title = (common.get("sweep") or {}).get("title", name)
-    store.write_manifest(root, name, title, list(keys), "python -m harness.sweep " + " ".join(arguments))
-    todo = {key: point for key, point in keys.items() if key not in done}
+    store.write_manifest(root, name, title, list(keys), shlex.join(["python", "-m", "harness.sweep", *arguments]))
+    todo = {key: pair for key, pair in keys.items() if key not in done}
     device = next(iter(machines.values()))
     print(
         f"{name}: {len(keys)} points, {len(done)} in the store, {len(todo)} to measure "
         f"on {device.device_name} ({device.device})",
         flush=True,
     )
-    failed = _measure(todo, machines, root, float(common["timeout"]))
-    for key, record in known.items():
-        if key in keys and key not in todo:
-            done[key] = record
+    failed = _measure(todo, machines, root, timeout) if todo else []
     from harness.report import write_report
 
     folder = write_report(root, name, Path(common["reports"]))
@@ -106,17 +110,17 @@ def run(arguments: Sequence[str]) -> int:
 
 def report_name(common: Plain, arguments: Sequence[str]) -> str:
     """The sweep's name; with the values of what the command line changed in it, so that no report hides another."""
-    changed = []
-    for argument in arguments:
-        key, _, value = argument.lstrip("+~").partition("=")
-        if key not in ("sweep", "force", "timeout", "results", "reports"):
-            changed.append("".join(c if c.isalnum() or c in "._" else "-" for c in value).strip("-"))
+    changed = [argument for argument in arguments if argument.lstrip("+~").partition("=")[0] not in HOUSEKEEPING]
     base = (common.get("sweep") or {}).get("name") or "points"
-    return "-".join([base, *changed])[:100]
+    if not changed:
+        return str(base)
+    values = (argument.partition("=")[2] for argument in changed)
+    plain = ("".join(c if c.isalnum() or c in "._" else "-" for c in value).strip("-") for value in values)
+    return "-".join([base, *plain])[:80] + "-" + fingerprint(sorted(changed))[:6]
 
 
 def _measure(
-    todo: dict[str, Point], machines: dict[str, Machine], root: Path, timeout: float
+    todo: dict[str, tuple[Point, str]], machines: dict[str, Machine], root: Path, timeout: float
 ) -> list[tuple[Point, str]]:
     """Measure each point in the worker and append its record; returns the failed ones with their reasons."""
     from harness.machine import commit
@@ -126,10 +130,10 @@ def _measure(
     failed = []
     version = commit()
     begin = time.monotonic()
-    with Progress(len(todo)) as progress:
+    with alone(), Progress(len(todo)) as progress:
         worker = Worker()
         try:
-            for count, (key, point) in enumerate(todo.items(), start=1):
+            for count, (key, (point, command)) in enumerate(todo.items(), start=1):
                 started, start = datetime.now(UTC), time.monotonic()
                 outcome = worker.measure(point, timeout, partial(progress.doing, count, point.name))
                 record = Record(
@@ -141,7 +145,7 @@ def _measure(
                     commit=version,
                     started=started.isoformat(timespec="seconds"),
                     seconds=round(time.monotonic() - start, 3),
-                    command=rerun_command(point),
+                    command=command,
                     latency=outcome.latency,
                     scores=outcome.scores,
                     no_accuracy="" if outcome.scores or outcome.status != "ok" else no_accuracy(point),
@@ -156,12 +160,29 @@ def _measure(
     return failed
 
 
-def rerun_command(point: Point) -> str:
-    """A command that measures this point again."""
-    words = [f"encoder={point.encoder.name}", f"llm={point.llm.name}", f"resolution={point.resolution}"]
-    words += [f"device={point.device}", f"dtype={point.dtype}", f"threads={point.threads}"]
-    words += [f"attention={point.attention}", f"checkpoint={point.checkpoint or 'random'}", "force=true"]
-    return "python -m harness.sweep " + " ".join(words)
+def command_of(config: Plain) -> str:
+    """A command that measures a composed point again."""
+    return shlex.join(["python", "-m", "harness.sweep", *config["overrides"], "force=true"])
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Hold the machine for one sweep: two that measure at once would both be several times too slow."""
+    lock = FileLock(Path(tempfile.gettempdir()) / "vlm-harness.lock", mode=0o666)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise HarnessError("another sweep is measuring on this machine; wait for it, or stop it") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+        raise HarnessError(f"timeout={value}: a number of seconds above 0 is expected")
+    return float(value)
 
 
 if __name__ == "__main__":

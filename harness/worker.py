@@ -54,7 +54,10 @@ class Worker:
                     progress(message)
                     deadline = time.monotonic() + timeout
                     continue
-                return _outcome(message)
+                outcome = _outcome(message)
+                if outcome.status != "ok":
+                    self.stop()  # what a failed point left behind must not meet the next one
+                return outcome
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return Outcome("crashed", self._last_words())
 

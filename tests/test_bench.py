@@ -52,7 +52,7 @@ def test_every_stage_gets_its_own_time_and_the_fused_pass_their_sum(clock):
     for stage, seconds in TIMES.items():
         assert latency.seconds[stage] == (seconds,) * 7
     assert latency.seconds["ttft_fused"] == (sum(TIMES[s] for s in STAGES),) * 7
-    assert (latency.visual_tokens, latency.text_tokens, latency.peak_bytes) == (4, 9, 123)
+    assert (latency.visual_tokens, latency.text_tokens, latency.peak_bytes) == (4, (9,) * 7, 123)
 
 
 def test_waiting_between_stages_is_paid_in_the_staged_pass_only(clock):
@@ -64,9 +64,7 @@ def test_waiting_between_stages_is_paid_in_the_staged_pass_only(clock):
 def test_each_pass_sees_another_image(clock):
     runtime = AsynchronousRuntime(clock)
     measure(runtime, EXAMPLES, 4, PROTOCOL, clock=clock)
-    staged, fused = runtime.shown[::2], runtime.shown[1::2]
-    assert staged == [EXAMPLES[k % 4][0] for k in range(7)]
-    assert all(one != other for one, other in zip(staged, fused, strict=True))
+    assert runtime.shown == [EXAMPLES[k % 4][0] for k in range(14)]
 
 
 def test_warm_up_is_kept_and_flagged(clock):

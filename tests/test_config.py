@@ -35,6 +35,15 @@ def test_a_grid_without_a_sweep():
     assert len(names(configs)) == 6
 
 
+def test_the_overrides_of_a_point_make_that_point_alone():
+    _, configs = compose_all(["+sweep=resolution", "resolution=64,128", "protocol=quick", "limit=3", "force=true"])
+    for config in configs:
+        _, again = compose_all(config["overrides"])
+        assert len(again) == 1
+        same = {k: v for k, v in config.items() if k not in ("overrides", "force", "sweep")}
+        assert same == {k: v for k, v in again[0].items() if k not in ("overrides", "force", "sweep")}
+
+
 @pytest.mark.parametrize("group", ["encoder", "llm", "connector", "protocol"])
 def test_every_option_of_every_group_composes(group):
     for name in options(group):
@@ -55,6 +64,8 @@ def test_every_option_of_every_group_composes(group):
         (["encoder="], "unknown encoder ''"),
         (["resolution=[64"], "[64"),
         (["protocol.warm=1"], "protocol.warm"),
+        (["+sweep=resolution,resolution"], "one sweep at a time"),
+        (["~resolution"], "nothing can be taken away"),
     ],
 )
 def test_bad_input_is_one_line(arguments, said):

@@ -98,6 +98,16 @@ def test_reference_fastvithd_has_five_stages_with_attention_in_the_last_two():
     assert kinds == ["RepMixerBlock"] * 3 + ["AttentionBlock"] * 2
 
 
+def test_a_vit_prepared_for_a_resolution_gives_what_it_gives_unprepared():
+    encoder = build_encoder(encoder_of("tiny_vit")).eval()
+    pixels = {r: torch.randn(1, 3, r, r) for r in (64, 192, 256)}
+    with torch.no_grad():
+        before = {r: encoder(x) for r, x in pixels.items()}
+        for r in (192, 64, 256, 192):
+            encoder.prepare(r)
+            torch.testing.assert_close(encoder(pixels[r]), before[r], atol=1e-5, rtol=1e-4)
+
+
 def test_an_encoder_that_timm_does_not_know_is_named_with_near_names():
     spec = ENCODER.model_copy(update={"timm": "fastvit_mci33"})
     with pytest.raises(HarnessError, match=r"timm has no model 'fastvit_mci33'; near names: .*fastvit_mci3"):

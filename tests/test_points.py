@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from harness.config import compose_all
-from harness.points import hash_file, make_point, no_accuracy
+from harness.models.vlm import hash_checkpoint
+from harness.points import make_point, no_accuracy
 from harness.schema import HarnessError
 
 
@@ -22,9 +23,10 @@ def test_a_trained_point_takes_its_parts_from_the_checkpoint(vlm_folder, monkeyp
         }
     )
     monkeypatch.setattr(harness.points, "read_spec", lambda _: renamed)
+    monkeypatch.setattr(harness.points, "check_parts", lambda *_: None)
     point = point_of(f"checkpoint={vlm_folder}", "resolution=128", "limit=3", "threads=2")
     assert point.encoder == renamed.encoder
-    assert point.weights == hash_file(vlm_folder / "model.safetensors")
+    assert point.weights == hash_checkpoint(vlm_folder)
     assert [s.images for s in point.suites] == [3, 3, 3]
     assert no_accuracy(point) == ""
 
@@ -50,6 +52,12 @@ def test_a_full_size_point_has_random_weights_and_says_why_it_has_no_accuracy():
         (["threads=0"], "threads=0: a whole number above 0"),
         (["suites=[doc_reed]"], "unknown suite 'doc_reed'; did you mean doc_read"),
         (["protocol.warmup=x"], "protocol: warmup"),
+        (["protocol.warmup=-1"], "protocol: warmup"),
+        (["protocol.max_samples=0"], "protocol: max_samples"),
+        (["suites=doc_read"], "suites=doc_read: a list is expected"),
+        (["suites=null"], "suites=None: a list is expected"),
+        (["attention=foo"], "attention=foo: one of sdpa, eager"),
+        (["encoder.args.layers=[1,1,1,1,1]"], "tiny_fastvithd was trained with args="),
     ],
 )
 def test_bad_input_is_one_line_before_anything_is_measured(overrides, said):

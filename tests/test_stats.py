@@ -49,6 +49,14 @@ def test_combined_is_the_mean_of_suites_with_independent_errors():
     assert both.stderr == pytest.approx(math.hypot(one.stderr, two.stderr) / 2)
 
 
+def test_one_image_has_no_standard_error():
+    got = accuracy([1, 0, 1], ["a", "a", "a"])
+    assert math.isnan(got.stderr)
+    assert (got.low, got.high) == (0.0, 1.0)
+    both = combined([got, accuracy([1, 0], ["a", "b"])])
+    assert (both.low, both.high) == (0.0, 1.0)
+
+
 def test_nothing_has_no_statistics():
     with pytest.raises(ValueError, match="no samples"):
         median_interval([])

@@ -39,6 +39,7 @@ def test_a_torn_last_line_is_moved_aside_and_said(tmp_path):
         (b"not json\n", "not a JSON record"),
         (b'{"schema_version": 1}\n', "key: Field required"),
         (b"\n", "not a JSON record"),
+        (b'{"schema_version": 99, "novel": true}\n', "schema 99"),
     ],
 )
 def test_a_damaged_line_is_named_by_file_and_line(tmp_path, damage, what):
@@ -57,6 +58,16 @@ def test_the_newest_good_record_counts_and_a_later_failure_does_not_hide_it():
     failed = make_record(status="timeout", reason="hung", latency=None, scores=())
     assert store.latest([failed, good, better, failed]) == {good.key: better}
     assert store.latest([failed]) == {good.key: failed}
+
+
+def test_a_writer_mends_what_another_one_left_torn(tmp_path):
+    path = store.path_of(tmp_path, MACHINE)
+    store.append(path, make_record(commit="first"))
+    with path.open("ab") as file:
+        file.write(b'{"key": "half')
+    store.append(path, make_record(commit="second"))
+    assert [r.commit for r in store.read(path)] == ["first", "second"]
+    assert path.with_name("records.jsonl.torn").read_bytes() == b'{"key": "half\n'
 
 
 def _write_many(path, writer, count):

@@ -118,6 +118,18 @@ def test_targets_are_the_answer_and_the_end(pool, vlm_folder):
             assert dialogues.ids[row, k, : len(vlm.question_ids(question)[1])].tolist() == vlm.question_ids(question)[1]
 
 
+def test_the_recorded_command_composes_the_same_recipe():
+    import shlex
+
+    from harness.config import compose_all
+    from harness.train.__main__ import command_of
+
+    for config in compose_all(["+training=reference_family"], root="train")[1]:
+        command = command_of(config["encoder"]["name"], config["llm"]["name"], 3, config["recipe"])
+        (again,) = compose_all(shlex.split(command)[3:], root="train")[1]
+        assert (again["recipe"], again["seed"]) == (config["recipe"], 3)
+
+
 def test_the_door_trains_a_vlm_that_loads_and_keeps_its_log(cache, tmp_path):
     from harness.train.__main__ import train
 

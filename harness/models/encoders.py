@@ -6,6 +6,7 @@ import difflib
 
 import timm
 import torch
+from timm.layers import resample_abs_pos_embed
 from timm.utils import reparameterize_model
 from torch import Tensor, nn
 
@@ -29,6 +30,8 @@ class VisionEncoder(nn.Module):
             near = difflib.get_close_matches(spec.timm, timm.list_models(), n=3)
             raise HarnessError(f"encoder {spec.name}: timm has no model {spec.timm!r}; near names: {', '.join(near)}")
         self.spec = spec
+        self._position: Tensor | None = None
+        self._grid: tuple[int, int] = (0, 0)
         self.backbone = timm.create_model(spec.timm, pretrained=False, num_classes=0, **args)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -38,6 +41,22 @@ class VisionEncoder(nn.Module):
             return features.flatten(2).transpose(1, 2)
         prefix = int(getattr(self.backbone, "num_prefix_tokens", 0))  # a ViT's class and register tokens
         return features[:, prefix:]
+
+    def prepare(self, resolution: int) -> None:
+        """Fit a ViT's position embedding to `resolution` once; otherwise timm resizes it again for each image."""
+        if getattr(self.backbone, "dynamic_img_size", False):
+            if self._position is None:
+                self._position = self.backbone.pos_embed.detach().float().cpu().clone()
+                self._grid = self.backbone.patch_embed.grid_size
+            side = resolution // self.spec.stride
+            fitted = resample_abs_pos_embed(
+                self._position,
+                new_size=[side, side],
+                old_size=list(self._grid),
+                num_prefix_tokens=self.backbone.num_prefix_tokens,
+            )
+            self.backbone.pos_embed = nn.Parameter(fitted.to(self.backbone.pos_embed), requires_grad=False)
+            self.backbone.patch_embed.grid_size = (side, side)
 
     def fuse(self) -> None:
         """Turn the training form into the inference form, with the same outputs in evaluation mode."""

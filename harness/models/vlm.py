@@ -6,6 +6,7 @@ three specifications), `model.safetensors`, and for a trained VLM `tokenizer.jso
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,7 @@ class Vlm(nn.Module):
         }
         part = folder / (WEIGHTS + ".part")
         save_file(state, part, metadata={"format": "pt"})
+        part.chmod(0o644)  # safetensors writes for the owner alone
         part.replace(folder / WEIGHTS)
 
 
@@ -156,6 +158,15 @@ def load_vlm(folder: Path, attention: str = "sdpa", training: bool = False) -> V
     if not training:
         vlm.encoder.fuse()
     return vlm.eval()
+
+
+def hash_checkpoint(folder: Path) -> str:
+    """The first 16 hex digits of the SHA-256 of everything that decides what a saved VLM answers."""
+    digest = hashlib.sha256()
+    for name in (CONFIG, WEIGHTS, TOKENIZER):
+        if (folder / name).is_file():
+            digest.update(name.encode() + (folder / name).read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def read_tokenizer(path: Path) -> PreTrainedTokenizerFast:

@@ -110,8 +110,8 @@ def provenance(table: pd.DataFrame) -> str:
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     low, high = int(table["samples"].min()), int(table["samples"].max())
     count = f"{low}" if low == high else f"{low}–{high}"
-    protocol = ", ".join(str(p) for p in sorted(table["protocol"].unique()))
-    return f"measured on {where}, {when}; batch 1, {count} passes a point, protocol {protocol}"
+    protocol = "; ".join(sorted(table["protocol"].unique()))
+    return f"measured on {where}, {when}; batch 1, {count} passes a point; protocol {protocol}"
 
 
 def _look(table: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:

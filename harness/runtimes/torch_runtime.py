@@ -6,7 +6,6 @@ The runtime is the instrument: `run` is a generator that yields a stage's name w
 
 from __future__ import annotations
 
-import resource
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,8 +18,8 @@ from transformers import PreTrainedTokenizerFast
 
 from harness.models.preprocess import pixel_tensor
 from harness.models.tokenizer import build_tokenizer
-from harness.models.vlm import Vlm, VlmSpec, load_vlm
-from harness.schema import Point
+from harness.models.vlm import Vlm, VlmSpec, hash_checkpoint, load_vlm
+from harness.schema import HarnessError, Point
 
 
 @dataclass
@@ -52,12 +51,18 @@ class TorchRuntime:
         torch.set_flush_denormal(True)
         device, dtype = torch.device(point.device), getattr(torch, point.dtype)
         if point.checkpoint:
+            if (found := hash_checkpoint(Path(point.checkpoint))) != point.weights:
+                raise HarnessError(
+                    f"{point.checkpoint} was replaced since the sweep began ({point.weights} -> {found})"
+                )
             vlm = load_vlm(Path(point.checkpoint), point.attention)
+            _cast(vlm, dtype)
         else:
             spec = VlmSpec(encoder=point.encoder, connector=point.connector, llm=point.llm, training_form=False)
             torch.manual_seed(0)
             vlm = Vlm(spec, attention=point.attention, device=device, dtype=dtype)
-        return cls(vlm.to(device, dtype).eval(), device, dtype, point.resolution, point.protocol.text_tokens)
+        vlm.encoder.prepare(point.resolution)
+        return cls(vlm.to(device).eval(), device, dtype, point.resolution, point.protocol.text_tokens)
 
     def wait(self) -> None:
         """Return when everything submitted to the device is done; on the CPU calls are synchronous."""
@@ -105,12 +110,22 @@ class TorchRuntime:
         ids = [ids[k % len(ids)] % vocabulary for k in range(self.text_tokens)]
         return ids[:1], ids[1:]
 
+    def at(self, resolution: int, text_tokens: int) -> TorchRuntime:
+        """The same VLM at another resolution."""
+        self.resolution, self.text_tokens = resolution, text_tokens
+        self.vlm.encoder.prepare(resolution)
+        return self
+
     def reset_peak(self) -> None:
         """Start a new peak of memory where the system can."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         elif sys.platform == "linux":
-            Path("/proc/self/clear_refs").write_text("5")
+            self._own_peak = True
+            try:
+                Path("/proc/self/clear_refs").write_text("5")
+            except OSError:  # a hardened container forbids it
+                self._own_peak = False
 
     def peak(self) -> tuple[int | None, str]:
         """Largest memory since `reset_peak` in bytes, and what that number is."""
@@ -121,10 +136,23 @@ class TorchRuntime:
         if sys.platform == "linux":
             for line in Path("/proc/self/status").read_text().splitlines():
                 if line.startswith("VmHWM"):
-                    return int(line.split()[1]) * 1024, "process peak (VmHWM)"
+                    since = "" if self._own_peak else " since its start"
+                    return int(line.split()[1]) * 1024, f"process peak{since} (VmHWM)"
             return None, "unknown"
+        if sys.platform == "win32":
+            return None, "unknown"
+        import resource
+
         scale = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale, "process peak since its start (ru_maxrss)"
+
+
+def _cast(vlm: Vlm, dtype: torch.dtype) -> None:
+    """Weights in `dtype`; the rotary frequencies of the LLM stay in float32, as transformers keeps them."""
+    vlm.encoder.to(dtype)
+    vlm.connector.to(dtype)
+    for parameter in vlm.llm.parameters():
+        parameter.data = parameter.data.to(dtype)
 
 
 @cache

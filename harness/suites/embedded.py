@@ -137,6 +137,12 @@ def fingerprint_of_drawing() -> str:
     return digest.hexdigest()[:16]
 
 
+@cache
+def fingerprint_of_rows() -> str:
+    """Hash of a few rows of each suite's test split, answers and images included: what a record's key holds."""
+    return fingerprint([repr(list(rows(suite, 4))) for suite in DRAW])
+
+
 def words() -> list[str]:
     """Every word that a question or an answer of the embedded suites can hold, numbers aside."""
     asked = "what is the of does sign say word on at top bottom left right color shape how many shapes are there a"

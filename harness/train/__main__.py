@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
 from datetime import UTC, datetime
@@ -21,9 +22,10 @@ def train(config: Plain) -> Path:
     """Train one VLM by its composed config; returns its folder."""
     os.environ.setdefault("OMP_NUM_THREADS", str(config["threads"]))
     import torch
+    from filelock import FileLock
     from safetensors.torch import load_file, save_file
 
-    from harness.machine import describe
+    from harness.machine import available_cores, describe
     from harness.models.encoders import build_encoder
     from harness.models.tokenizer import build_tokenizer
     from harness.models.vlm import Vlm, VlmSpec
@@ -42,7 +44,10 @@ def train(config: Plain) -> Path:
     title = f"{encoder.name}-{spec.llm.name}"
     resolutions = tuple(int(r) for r in recipe["pretrain"]["shares"])
     drawing = embedded.fingerprint_of_drawing()
-    pool = open_pool(recipe["pool"], resolutions, cache, os.cpu_count() or 1)
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / "lock"):  # trainings side by side share what they draw
+        pool = open_pool(recipe["pool"], resolutions, cache, available_cores())
+        letters = open_print_pool(recipe["print"], cache, available_cores())
     losses: list[dict[str, object]] = []
 
     def log(row: dict[str, object]) -> None:
@@ -61,7 +66,6 @@ def train(config: Plain) -> Path:
     else:
         torch.manual_seed(seed)
         vlm.encoder = build_encoder(encoder, training_form=True)
-        letters = open_print_pool(recipe["print"], cache, os.cpu_count() or 1)
         pretrain(vlm.encoder, letters, pool, PretrainRecipe(**_typed(recipe["pretrain"]), seed=seed), log)
         stage0.mkdir(parents=True, exist_ok=True)
         _write(kept_log, losses)
@@ -88,15 +92,15 @@ def command_of(encoder: str, llm: str, seed: int, recipe: Plain) -> str:
     """The command that trains this VLM again, whatever the default recipe becomes."""
     words = [f"encoder={encoder}", f"llm={llm}", f"seed={seed}"]
 
-    def leaves(prefix: str, value: object) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                leaves(f"{prefix}.{key}", inner)
-        else:
-            words.append(f"{prefix}={value}")
-
-    leaves("recipe", recipe)
-    return "python -m harness.train " + " ".join(words)
+    for stage, values in recipe.items():
+        for key, value in values.items() if isinstance(values, dict) else ():
+            if isinstance(value, dict):  # shares: resolutions are numbers, which only a whole mapping can name
+                words.append(f"recipe.{stage}.{key}={{{','.join(f'{k}:{v}' for k, v in value.items())}}}")
+            else:
+                words.append(f"recipe.{stage}.{key}={value}")
+        if not isinstance(values, dict):
+            words.append(f"recipe.{stage}={values}")
+    return shlex.join(["python", "-m", "harness.train", *words])
 
 
 def _typed(stage: Plain) -> Plain:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -126,14 +127,15 @@ def encode_pool(encoder: VisionEncoder, pool: Pool, images: int, folder: Path) -
     kept = {}
     for resolution, pixels in pool.images.items():
         path = folder / f"tokens-{min(images, len(pool))}-{resolution}.safetensors"
-        if not path.exists():
-            chunks = [pixels[i : min(i + 64, images)].copy() for i in range(0, min(images, len(pool)), 64)]
-            tokens = [
-                fused(normalise(torch.from_numpy(chunk), encoder.spec)).half()
-                for chunk in track(chunks, f"encoding at {resolution} px")
-            ]
-            save_file({"tokens": torch.cat(tokens)}, path.with_suffix(".part"))
-            path.with_suffix(".part").replace(path)
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                chunks = [pixels[i : min(i + 64, images)].copy() for i in range(0, min(images, len(pool)), 64)]
+                tokens = [
+                    fused(normalise(torch.from_numpy(chunk), encoder.spec)).half()
+                    for chunk in track(chunks, f"encoding at {resolution} px")
+                ]
+                save_file({"tokens": torch.cat(tokens)}, path.with_suffix(".part"))
+                path.with_suffix(".part").replace(path)
         kept[resolution] = load_file(path)["tokens"]
     return kept
 
