@@ -21,7 +21,7 @@ def records(sweep: str = "resolution", results: str | Path = "results") -> list[
     return store.records_of(Path(results), sweep)[1]
 
 
-def frontier(table: pd.DataFrame, accuracy: str = "accuracy", ttft: str = "ttft_user") -> pd.DataFrame:
+def frontier(table: pd.DataFrame, accuracy: str = "accuracy", ttft: str = frame.FRONTIER_TTFT) -> pd.DataFrame:
     """The rows that no other row beats in time and accuracy, fastest first."""
     return table[frame.frontier_of(table, accuracy, ttft)].sort_values(ttft)
 

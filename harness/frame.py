@@ -17,6 +17,10 @@ TIMES = (*STAGES, "prefill_visual", *TTFTS, "ttft_fused")
 """Every duration that a row has, as `<name>`, `<name>_low`, `<name>_high` in seconds (median, 95% interval)."""
 
 
+FRONTIER_TTFT = "ttft_model"
+"""The TTFT that decides the frontier where none is named: what encoder, resolution and LLM cost, and nothing else."""
+
+
 def times_of(latency: Latency) -> dict[str, Interval]:
     """Median and interval of every stage and every TTFT; sums are taken pass by pass, before the median."""
     counted = {name: values[latency.warmup :] for name, values in latency.seconds.items()}
@@ -109,7 +113,7 @@ def frame_of(records: Iterable[Record]) -> pd.DataFrame:
     return table
 
 
-def frontier_of(table: pd.DataFrame, accuracy: str = "accuracy", ttft: str = "ttft_user") -> pd.Series[bool]:
+def frontier_of(table: pd.DataFrame, accuracy: str = "accuracy", ttft: str = FRONTIER_TTFT) -> pd.Series[bool]:
     """Which rows are on the frontier of (`ttft`, `accuracy`), each device for itself; rows without both are not."""
     chosen = dict.fromkeys(table.index, False)
     if not {accuracy, ttft, "device_name"} <= set(table.columns):

@@ -10,11 +10,8 @@ from pydantic import ValidationError
 
 from harness.config import ROOT, Plain, options, unknown
 from harness.machine import available_cores, resolve_device
-from harness.models.vlm import CONFIG, WEIGHTS, VlmSpec, hash_checkpoint
+from harness.models.vlm import CONFIG, SHIPPED, SHIPPED_PREFIX, WEIGHTS, VlmSpec, folder_of, hash_checkpoint
 from harness.schema import Connector, Encoder, HarnessError, Llm, Point, Protocol, Suite
-
-CHECKPOINTS = Path(__file__).parent / "models" / "checkpoints"
-"""The shipped reference family: one folder for each (encoder, LLM)."""
 
 RANDOM = "random"
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention")
@@ -25,9 +22,10 @@ def make_point(config: Plain) -> Point:
     encoder = _noun(Encoder, config["encoder"], "encoder")
     llm = _noun(Llm, config["llm"], "llm")
     connector = _noun(Connector, config["connector"], "connector")
-    folder = find_checkpoint(encoder, llm, str(config["checkpoint"]))
+    checkpoint = find_checkpoint(encoder, llm, str(config["checkpoint"]))
     suites: tuple[Suite, ...] = ()
-    if folder is not None:
+    if checkpoint:
+        folder = folder_of(checkpoint)
         spec = read_spec(folder)
         check_parts(folder, spec, encoder, connector, llm)
         encoder, connector, llm = spec.encoder, spec.connector, spec.llm
@@ -45,8 +43,8 @@ def make_point(config: Plain) -> Point:
         dtype=_choice("dtype", config["dtype"], ("float32", "float16", "bfloat16")),
         attention=_choice("attention", config["attention"], ATTENTIONS),
         threads=available_cores() if threads == "auto" else _positive("threads", threads),
-        weights=RANDOM if folder is None else hash_checkpoint(folder),
-        checkpoint="" if folder is None else str(folder),
+        weights=hash_checkpoint(folder_of(checkpoint)) if checkpoint else RANDOM,
+        checkpoint=checkpoint,
         suites=suites,
         protocol=_noun(Protocol, config["protocol"], "protocol"),
     )
@@ -81,12 +79,12 @@ def check_resolution(encoder: Encoder, resolution: Any) -> int:
     return side
 
 
-def find_checkpoint(encoder: Encoder, llm: Llm, asked: str) -> Path | None:
-    """Folder of the trained VLM, or None for random weights."""
+def find_checkpoint(encoder: Encoder, llm: Llm, asked: str) -> str:
+    """Name or folder of the trained VLM (see `folder_of`); empty for random weights."""
     if asked == RANDOM:
         if not llm.config.get("vocab_size"):
             raise HarnessError(f"checkpoint=random: llm {llm.name} has no vocabulary of its own; use checkpoint=auto")
-        return None
+        return ""
     if asked != "auto":
         folder = Path(asked)
         if not folder.is_dir():
@@ -94,17 +92,17 @@ def find_checkpoint(encoder: Encoder, llm: Llm, asked: str) -> Path | None:
         for name in (CONFIG, WEIGHTS):
             if not (folder / name).is_file():
                 raise HarnessError(f"checkpoint={asked}: the folder has no {name}")
-        return folder
-    folder = CHECKPOINTS / f"{encoder.name}-{llm.name}"
-    if (folder / WEIGHTS).is_file():
-        return folder
+        return asked
+    name = f"{encoder.name}-{llm.name}"
+    if (SHIPPED / name / WEIGHTS).is_file():
+        return SHIPPED_PREFIX + name
     if not llm.config.get("vocab_size"):
-        trained = ", ".join(sorted(path.name for path in CHECKPOINTS.glob("*") if path.is_dir()))
+        trained = ", ".join(sorted(path.name for path in SHIPPED.glob("*") if path.is_dir()))
         raise HarnessError(
             f"no trained checkpoint for {encoder.name} + {llm.name}; shipped are: {trained or 'none'}; "
             f"train it with: python -m harness.train encoder={encoder.name} llm={llm.name}"
         )
-    return None
+    return ""
 
 
 def read_spec(folder: Path) -> VlmSpec:

@@ -132,7 +132,7 @@ class Point(Noun):
     weights: str
     """`random`, or a prefix of the SHA-256 of the checkpoint's weights, configuration and tokenizer."""
     checkpoint: str = ""
-    """Folder of the checkpoint; not part of the identity, the weights' hash is."""
+    """`shipped:<name>` or the folder as it was given; not part of the identity, the weights' hash is."""
     suites: tuple[Suite, ...]
     """What the trained VLM is asked; nothing where the weights are random."""
     protocol: Protocol

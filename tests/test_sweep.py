@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness import api, store
-from harness.points import CHECKPOINTS
+from harness.models.vlm import SHIPPED
 from harness.sweep import alone, main, report_name, usage
 
 QUICK = ["protocol=quick", "limit=2", "threads=1"]
@@ -43,6 +43,7 @@ def test_every_point_has_samples_ttfts_tokens_and_accuracy(measured):
     assert [r.point.resolution for r in records] == [64, 128]
     for record in records:
         assert record.status == "ok"
+        assert record.point.checkpoint == "shipped:tiny_fastvithd-tiny_qwen2_m"
         assert record.latency.visual_tokens == (record.point.resolution // 64) ** 2
         assert all(len(v) == 1 + 6 and min(v) > 0 for v in record.latency.seconds.values())
         assert record.latency.peak_bytes > 1e7
@@ -65,7 +66,15 @@ def test_the_report_stands_alone(measured):
     folder, _ = measured
     report = folder / "reports" / report_of(folder)
     page = (report / "index.html").read_text()
-    for stem in ("frontier", "frontier-doc_read", "frontier-scene_text", "frontier-shapes", "accuracy", "latency"):
+    for stem in (
+        "frontier",
+        "frontier-user",
+        "frontier-doc_read",
+        "frontier-scene_text",
+        "frontier-shapes",
+        "accuracy",
+        "latency",
+    ):
         assert (report / f"{stem}.png").stat().st_size > 5000
         assert (report / f"{stem}.svg").stat().st_size > 5000
         assert f'src="{stem}.png"' in page
@@ -137,7 +146,7 @@ def test_a_point_that_fails_is_a_record_and_exit_code_1(tmp_path):
     """A checkpoint whose weights do not fit its configuration passes the checks and fails in the worker."""
     folder = tmp_path / "broken"
     folder.mkdir()
-    source = CHECKPOINTS / "tiny_fastvithd-tiny_qwen2_m"
+    source = SHIPPED / "tiny_fastvithd-tiny_qwen2_m"
     for name in ("config.json", "tokenizer.json"):
         (folder / name).write_bytes((source / name).read_bytes())
     (folder / "model.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}      ")

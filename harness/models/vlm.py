@@ -27,6 +27,11 @@ from harness.schema import Connector, Encoder, HarnessError, Llm, Noun
 CONFIG, WEIGHTS, TOKENIZER, TRAINING = "config.json", "model.safetensors", "tokenizer.json", "training.json"
 FORMAT = 1
 
+SHIPPED = Path(__file__).parent / "checkpoints"
+"""The reference family: one folder for each (encoder, LLM)."""
+SHIPPED_PREFIX = "shipped:"
+"""A checkpoint of the reference family goes by this and its folder's name, so that no record holds a machine's path."""
+
 
 class VlmSpec(Noun):
     """The content of `config.json`."""
@@ -131,6 +136,13 @@ class Vlm(nn.Module):
         save_file(state, part, metadata={"format": "pt"})
         part.chmod(0o644)  # safetensors writes for the owner alone
         part.replace(folder / WEIGHTS)
+
+
+def folder_of(checkpoint: str) -> Path:
+    """Where a point's checkpoint lies."""
+    if checkpoint.startswith(SHIPPED_PREFIX):
+        return SHIPPED / checkpoint.removeprefix(SHIPPED_PREFIX)
+    return Path(checkpoint)
 
 
 def load_vlm(folder: Path, attention: str = "sdpa", training: bool = False) -> Vlm:

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from harness.models.preprocess import pixel_tensor
 from harness.models.tokenizer import build_tokenizer
-from harness.models.vlm import Vlm, VlmSpec, hash_checkpoint, load_vlm
+from harness.models.vlm import Vlm, VlmSpec, folder_of, hash_checkpoint, load_vlm
 from harness.schema import HarnessError, Point
 
 
@@ -51,11 +51,11 @@ class TorchRuntime:
         torch.set_flush_denormal(True)
         device, dtype = torch.device(point.device), getattr(torch, point.dtype)
         if point.checkpoint:
-            if (found := hash_checkpoint(Path(point.checkpoint))) != point.weights:
+            if (found := hash_checkpoint(folder_of(point.checkpoint))) != point.weights:
                 raise HarnessError(
                     f"{point.checkpoint} was replaced since the sweep began ({point.weights} -> {found})"
                 )
-            vlm = load_vlm(Path(point.checkpoint), point.attention)
+            vlm = load_vlm(folder_of(point.checkpoint), point.attention)
             _cast(vlm, dtype)
         else:
             spec = VlmSpec(encoder=point.encoder, connector=point.connector, llm=point.llm, training_form=False)
