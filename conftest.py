@@ -72,7 +72,9 @@ LLM = Llm(
     source="tests",
 )
 CONNECTOR = Connector(name="mlp2x_gelu", kind="mlp2x_gelu")
-PROTOCOL = Protocol(warmup=1, min_samples=6, max_samples=6, precision=0.05, max_seconds=5, text_tokens=24)
+PROTOCOL = Protocol(
+    warmup=1, warmup_seconds=0, min_samples=6, max_samples=6, precision=0.05, max_seconds=5, text_tokens=24
+)
 MACHINE = Machine(
     host="0" * 8,
     system="Linux",

@@ -76,9 +76,9 @@ def measure(
     seconds: dict[str, list[float]] = {name: [] for name in (*STAGES, "prefill_visual", "ttft_fused")}
     text_tokens: list[int] = []
     runtime.reset_peak()
-    begin = clock()
+    begin = warm = clock()
     stop: Literal["precision", "max_samples", "max_seconds"] | None = None
-    passes = 0
+    passes = warmup = 0
     while stop is None:
         tick()
         example, other = (examples[(2 * passes + k) % len(examples)] for k in (0, 1))
@@ -91,11 +91,14 @@ def measure(
         seconds["ttft_fused"].append(_fused(runtime, other, clock))
         check(runtime.outputs, visual_tokens)
         passes += 1
-        stop = _stop(seconds, rules, passes - rules.warmup, clock() - begin)
+        if passes <= rules.warmup or clock() - begin <= rules.warmup_seconds:
+            warmup, warm = passes, clock()
+            continue
+        stop = _stop(seconds, rules, warmup, passes - warmup, clock() - warm)
     peak_bytes, peak_source = runtime.peak()
     return Latency(
         seconds={name: tuple(values) for name, values in seconds.items()},
-        warmup=rules.warmup,
+        warmup=warmup,
         stop_reason=stop,
         visual_tokens=runtime.outputs.visual_tokens,
         text_tokens=tuple(text_tokens),
@@ -136,7 +139,7 @@ def check(outputs: Any, visual_tokens: int) -> None:
 
 
 def _stop(
-    seconds: dict[str, list[float]], rules: Rules, counted: int, elapsed: float
+    seconds: dict[str, list[float]], rules: Rules, warmup: int, counted: int, elapsed: float
 ) -> Literal["precision", "max_samples", "max_seconds"] | None:
     if counted >= rules.max_samples:
         return "max_samples"
@@ -145,7 +148,7 @@ def _stop(
     if counted < rules.min_samples:
         return None
     for total in (passes_of(seconds, TTFTS["ttft_user"]), seconds["ttft_fused"]):
-        interval = median_interval(total[rules.warmup :])
+        interval = median_interval(total[warmup:])
         if math.isinf(interval.high) or (interval.high - interval.low) / 2 > rules.precision * interval.value:
             return None
     return "precision"

@@ -90,10 +90,9 @@ def row_of(record: Record) -> dict[str, Any]:
 
 def protocol_text(protocol: Protocol) -> str:
     """A protocol in a few words."""
-    return (
-        f"v{protocol.version}: {protocol.warmup} warm-up, {protocol.min_samples}–{protocol.max_samples} passes, "
-        f"until ±{protocol.precision:.0%} or {protocol.max_seconds:g} s"
-    )
+    warm_up = f"{protocol.warmup} and {protocol.warmup_seconds:g} s warm-up"
+    passes = f"{protocol.min_samples}–{protocol.max_samples} passes"
+    return f"v{protocol.version}: {warm_up}, {passes}, until ±{protocol.precision:.0%} or {protocol.max_seconds:g} s"
 
 
 VARIANTS = ("device_name", "dtype", "threads", "attention", "weights", "protocol")

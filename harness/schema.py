@@ -103,7 +103,9 @@ class Protocol(Noun):
     version: int = 1
     """Raised when the code that measures changes what it measures."""
     warmup: int = Field(ge=0)
-    """Passes that are kept but flagged and never counted."""
+    """Fewest passes that are kept but flagged and never counted."""
+    warmup_seconds: float = Field(ge=0)
+    """Warm-up goes on for at least this long: a fresh process is slower than one that has worked for a while."""
     min_samples: int = Field(ge=1)
     max_samples: int = Field(ge=1)
     """Bounds of the number of counted passes of each kind."""

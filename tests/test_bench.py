@@ -73,6 +73,14 @@ def test_warm_up_is_kept_and_flagged(clock):
     assert all(len(values) == 1 + 6 for values in latency.seconds.values())
 
 
+def test_warm_up_goes_on_until_its_seconds_are_over(clock):
+    rules = PROTOCOL.model_copy(update={"warmup_seconds": 100.0})
+    latency = measure(AsynchronousRuntime(clock), EXAMPLES, 4, rules, clock=clock)
+    one = 2 * sum(TIMES[s] for s in STAGES) + TIMES["prefill_visual"]  # 29.875 s a pass: four begin within 100 s
+    assert latency.warmup == int(100 / one) == 3
+    assert len(latency.seconds["encode"]) == 3 + 6
+
+
 @pytest.mark.parametrize(
     ("drift", "changes", "reason", "passes"),
     [

@@ -76,7 +76,7 @@ def test_report_names_what_is_missing_and_what_failed_and_escapes_everything(tmp
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "A &lt;title&gt;" in page
     assert "measured on test processor (cpu, float32, 1 threads), 2026-01-02; batch 1, 6 passes a point;" in page
-    assert "protocol v1: 1 warm-up, 6–6 passes" in page
+    assert "protocol v1: 1 and 0 s warm-up, 6–6 passes" in page
     assert (folder / "frontier.svg").exists()
     assert "2026-01-02" in (folder / "frontier.svg").read_text() or (folder / "frontier.png").stat().st_size > 5000
 
