@@ -26,7 +26,7 @@ from typing import Any, Literal, Protocol
 
 from harness.schema import STAGES, TTFTS, HarnessError, Latency
 from harness.schema import Protocol as Rules
-from harness.stats import median_interval
+from harness.stats import median_interval, sum_passes
 
 FEWEST = 6
 """Samples that even a slow point gets: with fewer the median has no 95% interval."""
@@ -147,13 +147,8 @@ def _stop(
         return "max_seconds"
     if counted < rules.min_samples:
         return None
-    for total in (passes_of(seconds, TTFTS["ttft_user"]), seconds["ttft_fused"]):
+    for total in (sum_passes(seconds, TTFTS["ttft_user"]), seconds["ttft_fused"]):
         interval = median_interval(total[warmup:])
         if math.isinf(interval.high) or (interval.high - interval.low) / 2 > rules.precision * interval.value:
             return None
     return "precision"
-
-
-def passes_of(seconds: dict[str, list[float]], stages: Sequence[str]) -> list[float]:
-    """The sum of `stages` for each pass."""
-    return [math.fsum(values) for values in zip(*(seconds[name] for name in stages), strict=True)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Iterable
 from typing import Any
@@ -11,7 +10,7 @@ import pandas as pd
 
 from harness.frontier import on_frontier
 from harness.schema import STAGES, TTFTS, Latency, Protocol, Record
-from harness.stats import Interval, accuracy, combined, median_interval
+from harness.stats import Interval, accuracy, combined, median_interval, sum_passes
 
 TIMES = (*STAGES, "prefill_visual", *TTFTS, "ttft_fused")
 """Every duration that a row has, as `<name>`, `<name>_low`, `<name>_high` in seconds (median, 95% interval)."""
@@ -25,7 +24,7 @@ def times_of(latency: Latency) -> dict[str, Interval]:
     """Median and interval of every stage and every TTFT; sums are taken pass by pass, before the median."""
     counted = {name: values[latency.warmup :] for name, values in latency.seconds.items()}
     for name, stages in TTFTS.items():
-        counted[name] = tuple(math.fsum(parts) for parts in zip(*(counted[stage] for stage in stages), strict=True))
+        counted[name] = tuple(sum_passes(counted, stages))
     return {name: median_interval(counted[name]) for name in TIMES}
 
 

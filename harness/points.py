@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from harness.config import ROOT, Plain, options, unknown
 from harness.machine import available_cores, resolve_device
-from harness.models.vlm import CONFIG, SHIPPED, SHIPPED_PREFIX, WEIGHTS, VlmSpec, folder_of, hash_checkpoint
-from harness.schema import Connector, Encoder, HarnessError, Llm, Point, Protocol, Suite
+from harness.models.vlm import CONFIG, SHIPPED, SHIPPED_PREFIX, WEIGHTS, VlmSpec, folder_of, hash_checkpoint, read_spec
+from harness.schema import Connector, Encoder, HarnessError, Llm, Point, Protocol, Suite, first_fault
 
 RANDOM = "random"
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention")
@@ -105,15 +105,6 @@ def find_checkpoint(encoder: Encoder, llm: Llm, asked: str) -> str:
     return ""
 
 
-def read_spec(folder: Path) -> VlmSpec:
-    """`config.json` of a VLM folder."""
-    try:
-        return VlmSpec.model_validate_json((folder / CONFIG).read_text())
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise HarnessError(f"{folder / CONFIG}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-
-
 def load_suite(name: str, limit: int | None) -> Suite:
     """A suite by the name of its file."""
     if name not in options("suite"):
@@ -139,8 +130,7 @@ def _noun(noun: type[Any], fields: Any, what: str) -> Any:
     try:
         return noun(**fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise HarnessError(f"{what}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise HarnessError(f"{what}: {first_fault(error)}") from error
 
 
 def _positive(name: str, value: Any) -> int:

@@ -11,7 +11,7 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 SCHEMA_VERSION = 1
 """Version of a record on disk; raised when a field changes its meaning."""
@@ -25,6 +25,13 @@ class Noun(BaseModel):
     """Frozen, strict about unknown fields, and documented field by field."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+def first_fault(error: ValidationError) -> str:
+    """Where and what the first fault of a validation is, in a few words."""
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{where}: {first['msg']}" if where else str(first["msg"])
 
 
 def fingerprint(content: Any) -> str:

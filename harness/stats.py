@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,11 @@ def median_interval(samples: Sequence[float], confidence: float = 0.95) -> Inter
     if rank < 1:
         return Interval(value, -math.inf, math.inf)
     return Interval(value, ordered[rank - 1], ordered[n - rank])
+
+
+def sum_passes(seconds: Mapping[str, Sequence[float]], stages: Sequence[str]) -> list[float]:
+    """The sum of `stages` for each pass: a TTFT is summed pass by pass, before any median."""
+    return [math.fsum(parts) for parts in zip(*(seconds[stage] for stage in stages), strict=True)]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock
 from pydantic import ValidationError
 
-from harness.schema import SCHEMA_VERSION, HarnessError, Machine, Manifest, Record
+from harness.schema import SCHEMA_VERSION, HarnessError, Machine, Manifest, Record, first_fault
 
 FILE = "records.jsonl"
 
@@ -86,12 +86,11 @@ def _parse(path: Path, number: int, line: bytes) -> Record:
     try:
         return Record.model_validate_json(line)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "line"
-        what = f"{where}: {first['msg']}"
-        if first["loc"] == () and first["type"] == "json_invalid":
+        what = first_fault(error)
+        content = None if error.errors()[0]["type"] == "json_invalid" else json.loads(line)
+        if not isinstance(content, dict):
             what = "not a JSON record"
-        elif (found := json.loads(line).get("schema_version", SCHEMA_VERSION)) != SCHEMA_VERSION:
+        elif (found := content.get("schema_version", SCHEMA_VERSION)) != SCHEMA_VERSION:
             what = f"schema {found}"
     raise HarnessError(
         f"{path}:{number}: damaged record ({what}; this version writes schema {SCHEMA_VERSION}); "

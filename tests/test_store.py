@@ -39,6 +39,7 @@ def test_a_torn_last_line_is_moved_aside_and_said(tmp_path):
         (b"not json\n", "not a JSON record"),
         (b'{"schema_version": 1}\n', "key: Field required"),
         (b"\n", "not a JSON record"),
+        (b"[1, 2]\n", "not a JSON record"),
         (b'{"schema_version": 99, "novel": true}\n', "schema 99"),
     ],
 )

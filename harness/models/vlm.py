@@ -22,7 +22,7 @@ from harness.models.connectors import build_connector
 from harness.models.encoders import VisionEncoder
 from harness.models.llms import build_llm
 from harness.models.tokenizer import ANSWER, BOS, EOS
-from harness.schema import Connector, Encoder, HarnessError, Llm, Noun
+from harness.schema import Connector, Encoder, HarnessError, Llm, Noun, first_fault
 
 CONFIG, WEIGHTS, TOKENIZER, TRAINING = "config.json", "model.safetensors", "tokenizer.json", "training.json"
 FORMAT = 1
@@ -145,15 +145,19 @@ def folder_of(checkpoint: str) -> Path:
     return Path(checkpoint)
 
 
+def read_spec(folder: Path) -> VlmSpec:
+    """`config.json` of a VLM folder."""
+    try:
+        return VlmSpec.model_validate_json((folder / CONFIG).read_text())
+    except ValidationError as error:
+        raise HarnessError(f"{folder / CONFIG}: {first_fault(error)}") from error
+
+
 def load_vlm(folder: Path, attention: str = "sdpa", training: bool = False) -> Vlm:
     """Read a folder that `Vlm.save` wrote; in inference form unless it is loaded for `training`."""
     if not (folder / WEIGHTS).is_file() or not (folder / CONFIG).is_file():
         raise HarnessError(f"no checkpoint in {folder}: {CONFIG} and {WEIGHTS} are expected there")
-    try:
-        spec = VlmSpec.model_validate_json((folder / CONFIG).read_text())
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise HarnessError(f"{folder / CONFIG}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    spec = read_spec(folder)
     tokenizer = read_tokenizer(folder / TOKENIZER) if (folder / TOKENIZER).is_file() else None
     vlm = Vlm(spec, tokenizer, attention)
     try:

@@ -10,8 +10,6 @@ import pandas as pd
 
 from harness.frame import suites_of
 
-Cell = Any
-
 
 def milliseconds(row: pd.Series[Any], name: str) -> str:
     """A duration with its 95% interval, e.g. `3.21 (3.18–3.30)`; a dash where there is none."""
