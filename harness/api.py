@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness import frame, store
-from harness.schema import HarnessError, Record, record_key
+from harness import composition, frame
+from harness.composition import Result
+from harness.schema import Exam, HarnessError, Visit
 
 
 def load(sweep: str = "resolution", results: str | Path = "results") -> pd.DataFrame:
-    """The records of a sweep's last run as a table: one row a point, times in seconds (see `harness.frame`)."""
-    _, records = store.records_of(Path(results), sweep)
-    return frame.frame_of(records)
+    """The points of a sweep's last run as a table: one row a point, times in seconds (see `harness.frame`)."""
+    return frame.frame_of(points(sweep, results))
 
 
-def records(sweep: str = "resolution", results: str | Path = "results") -> list[Record]:
-    """The same as raw records: every sample and every answer."""
-    return store.records_of(Path(results), sweep)[1]
+def points(sweep: str = "resolution", results: str | Path = "results") -> list[Result]:
+    """The same with everything they are made of: every visit, every sample, every answer."""
+    return composition.load_results(Path(results), sweep)[1]
 
 
 def frontier(table: pd.DataFrame, accuracy: str = "accuracy", ttft: str = frame.FRONTIER_TTFT) -> pd.DataFrame:
@@ -26,8 +26,8 @@ def frontier(table: pd.DataFrame, accuracy: str = "accuracy", ttft: str = frame.
     return table[frame.frontier_of(table, accuracy, ttft)].sort_values(ttft)
 
 
-def measure(*overrides: str) -> Record:
-    """Measure one point here and now, in this process, without storing it.
+def measure(*overrides: str) -> Result:
+    """Measure one point here and now, in this process and so in one block, without storing it.
 
     `harness.measure("encoder=tiny_vit", "resolution=128")` takes the overrides of the command line.
     """
@@ -35,9 +35,11 @@ def measure(*overrides: str) -> Record:
     from datetime import UTC, datetime
 
     from harness.config import compose_all
+    from harness.costs import work_of
     from harness.machine import commit, describe
     from harness.measurement import Measurer
-    from harness.points import make_point, no_accuracy
+    from harness.plan import make_plan
+    from harness.points import make_point
     from harness.suites.embedded import fingerprint_of_rows
     from harness.sweep import alone, command_of
 
@@ -46,19 +48,24 @@ def measure(*overrides: str) -> Record:
         raise HarnessError(f"measure takes one point, the overrides make {len(configs)}")
     point = make_point(configs[0])
     machine = describe(point.device)
-    started, begin = datetime.now(UTC), time.monotonic()
+    plan = make_plan([(point, command_of(configs[0]))], {point.device: machine}, fingerprint_of_rows(), None)
+    (planned,) = plan.points
+    measurer = Measurer()
+    common = {"status": "ok", "machine": machine, "commit": commit(), "command": planned.command}
+    visits, exams = {}, {}
     with alone():
-        latency, scores = Measurer().measure(point, lambda _: None)
-    return Record(
-        key=record_key(point, machine, fingerprint_of_rows()),
-        status="ok",
-        point=point,
-        machine=machine,
-        commit=commit(),
-        started=started.isoformat(timespec="seconds"),
-        seconds=round(time.monotonic() - begin, 3),
-        command=command_of(configs[0]),
-        latency=latency,
-        scores=scores,
-        no_accuracy="" if scores else no_accuracy(point),
-    )
+        for kind, key in planned.components.items():
+            component = plan.components[key]
+            started, begin = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+            for attempt, found in enumerate(measurer.visit(component, lambda _: None)):
+                where = {"block": 0, "attempt": attempt, "process": "here", "seed": 0, "position": 0}
+                spent = {"started": started, "seconds": round(time.monotonic() - begin, 3)}
+                made = {"key": key, "component": component, "work": work_of(component)}
+                visits[kind] = {0: Visit(**common, **where, **spent, **made, **found)}
+        for name, key in planned.exams.items():
+            started, begin = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+            _, suite = plan.exams[key]
+            score = measurer.exam(point, suite, lambda _: None)
+            spent = {"started": started, "seconds": round(time.monotonic() - begin, 3)}
+            exams[name] = Exam(**common, **spent, key=key, point=point, suite=suite, score=score)
+    return Result(planned, visits, exams)

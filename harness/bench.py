@@ -1,8 +1,8 @@
-"""The bench: one point -> samples of every stage. Whatever is called a latency was read from its clock.
+"""The bench: one component -> samples of its stages. Whatever is called a latency was read from its clock.
 
-A *staged* pass waits for the device after every stage, so each stage has a time of its own. A *fused* pass waits once,
-at the end, and is what a user meets. They take turns, a different image each time, and their difference is kept:
-waiting between stages costs something, and overlap between stages saves something.
+A *staged* pass waits for the device after every stage, so each stage has a time of its own. A *fused* pass of a whole
+VLM waits once, at the end, and is what a user meets. They take turns, and their difference is kept: waiting between
+stages costs something, and overlap between stages saves something.
 
 | stage | covers |
 |---|---|
@@ -15,140 +15,273 @@ waiting between stages costs something, and overlap between stages saves somethi
 | `sample` | first token's id on the host |
 | `prefill_visual` | prefill over the visual tokens alone, measured right after the pass it belongs to |
 | `ttft_fused` | `preprocess` to `sample` without waiting in between |
+
+No two passes see the same input, each pass is checked (the module ran once, the number of tokens is right, its output
+is finite and is not the one before), and at the end one input is repeated: were that much faster, a cache would be
+hiding the work.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Iterator
+from typing import Literal, Protocol
 
-from harness.schema import STAGES, TTFTS, HarnessError, Latency
+from harness.schema import STAGES_OF, TTFTS, Component, HarnessError, Samples
 from harness.schema import Protocol as Rules
-from harness.stats import median_interval, sum_passes
+from harness.stats import half_width, spread, sum_passes
+from harness.telemetry import Reading, mark
 
 FEWEST = 6
-"""Samples that even a slow point gets: with fewer the median has no 95% interval."""
+"""Samples that even a slow component gets: with fewer the median has no 95% interval."""
+EVERY = 8
+"""Passes between two looks at the stopping rule; slow passes are looked at one by one."""
+SETTLED = 40
+"""Samples from which the noise itself may be called settled: it is when four looks at it differ by less than 5%."""
+REPEATS = 3
+"""Passes of one input at the end of a visit."""
+CACHED = 0.9
+"""Repeats that are all faster than this share of every other pass are suspected of a cache."""
 
-Example = tuple[bytes, str]
-"""An encoded image and a question about it."""
+LONG = 0.05
+"""Seconds from which a pass is long enough for the ticks in which stolen time is told."""
+WINDOW = 0.02
+"""Seconds between two looks at the machine's counters: each costs some ten microseconds."""
+SIGN = 1.0
+"""Seconds between two signs of life."""
+
+Stop = Literal["precision", "settled", "max_samples", "max_seconds"]
 
 
 class InvalidOutput(HarnessError):
-    """The pass ran, but what came out is not what the point promises: no number may come of it."""
+    """The pass ran, but what came out is not what the component promises: no number may come of it."""
 
 
-class Runtime(Protocol):
-    """What the bench needs of a runtime (see `harness.runtimes.torch_runtime`)."""
+class Cached(InvalidOutput):
+    """A cache hides the work that should be timed."""
 
-    outputs: Any
 
-    def run(self, encoded: bytes, question: str) -> Iterator[str]:
-        """One pass; yields each stage's name when its work is submitted."""
+class Outputs(Protocol):
+    """What a pass left behind for the bench to check."""
 
-    def prefill_visual(self) -> Iterator[str]:
-        """Prefill over the last pass's visual tokens."""
+    calls: int
+    """How often the module that is timed ran, counted by a hook of its own."""
+    visual_tokens: int
+    text_tokens: int
+    total: float
+    """A weighted sum of the output's elements: not finite if one of them is not, and another one for another input."""
+
+
+class Subject(Protocol):
+    """A component on a runtime (see `harness.runtimes.torch_runtime`)."""
+
+    def run(self, number: int) -> Iterator[str]:
+        """A pass with input `number`; yields each stage's name when its work is submitted."""
+
+    def beside(self) -> Iterator[str]:
+        """What is timed right after a pass, on the same input; nothing for most components."""
+
+    def outputs(self) -> Outputs:
+        """What the last pass left behind."""
 
     def wait(self) -> None:
         """Return when the device is done."""
 
-    def reset_peak(self) -> None:
-        """Start a new peak of memory."""
 
-    def peak(self) -> tuple[int | None, str]:
-        """Largest memory since then, and what the number is."""
+class Eyes(Protocol):
+    """What the bench needs of `harness.telemetry.Watch`."""
 
+    cores: int
 
-def measure(
-    runtime: Runtime,
-    examples: Sequence[Example],
-    visual_tokens: int,
-    rules: Rules,
-    tick: Callable[[], None] = lambda: None,
-    clock: Callable[[], float] = time.perf_counter,
-) -> Latency:
-    """Take samples until the median of the staged and of the fused TTFT are known well enough.
+    def read(self, stolen: bool = True) -> Reading:
+        """The machine's counters now."""
 
-    `tick` is called before each pass, outside of what is timed: a sign of life.
-    Raises `InvalidOutput` when a pass gives the wrong number of visual tokens or logits that are not finite.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in (*STAGES, "prefill_visual", "ttft_fused")}
-    text_tokens: list[int] = []
-    runtime.reset_peak()
-    begin = warm = clock()
-    stop: Literal["precision", "max_samples", "max_seconds"] | None = None
-    passes = warmup = 0
-    while stop is None:
-        tick()
-        example, other = (examples[(2 * passes + k) % len(examples)] for k in (0, 1))
-        for name, spent in _staged(runtime, runtime.run(*example), clock):
-            seconds[name].append(spent)
-        check(runtime.outputs, visual_tokens)
-        text_tokens.append(runtime.outputs.text_tokens)
-        for name, spent in _staged(runtime, runtime.prefill_visual(), clock):
-            seconds[name].append(spent)
-        seconds["ttft_fused"].append(_fused(runtime, other, clock))
-        check(runtime.outputs, visual_tokens)
-        passes += 1
-        if passes <= rules.warmup or clock() - begin <= rules.warmup_seconds:
-            warmup, warm = passes, clock()
-            continue
-        stop = _stop(seconds, rules, warmup, passes - warmup, clock() - warm)
-    peak_bytes, peak_source = runtime.peak()
-    return Latency(
-        seconds={name: tuple(values) for name, values in seconds.items()},
-        warmup=warmup,
-        stop_reason=stop,
-        visual_tokens=runtime.outputs.visual_tokens,
-        text_tokens=tuple(text_tokens),
-        peak_bytes=peak_bytes,
-        peak_source=peak_source,
-    )
+    def follow_threads(self) -> None:
+        """Look for the threads that exist now."""
 
 
-def _staged(runtime: Runtime, stages: Iterator[str], clock: Callable[[], float]) -> Iterator[tuple[str, float]]:
-    """Seconds of each stage, the device awaited on both sides."""
-    runtime.wait()
-    last = clock()
-    for name in stages:
-        runtime.wait()
-        now = clock()
-        yield name, now - last
+class Bench:
+    """Takes the samples of one visit."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        component: Component,
+        watch: Eyes,
+        tick: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        """`tick` is a sign of life: called between two passes, but not more than once a second, since whoever hears it
+        wakes up and takes a processor from what is timed (every pass lost 10% of its time to it once)."""
+        self.subject, self.component, self.watch, self.tick, self.clock = subject, component, watch, tick, clock
+        self.rules: Rules = component.protocol
+        self.seconds: dict[str, list[float]] = {name: [] for name in STAGES_OF[component.kind]}
+        self.marks: list[str] = []
+        self._number = 0
+        self._last = math.nan
+        self._signed = -math.inf
+        self._spreads: list[float] = []
+        self._passes = 0
+        self._before = Reading()
+        self._opened = 0.0
+        half_width([1.0] * FEWEST)  # its tables are made now, not between two samples
+
+    def measure(self) -> Samples:
+        """Sample until the median is known well enough, or a bound is met.
+
+        Raises `InvalidOutput` for a pass whose outputs are not what the component promises, `Cached` when a repeated
+        input is answered from memory.
+        """
+        begin = self.clock()
+        self._open(stolen=True)
+        while len(self.marks) + self._passes < self.rules.warmup or self.clock() - begin < self.rules.warmup_seconds:
+            self._pass()
+        self._close()
+        warmup, warm = len(self.marks), self.clock()
+        self.watch.follow_threads()  # a pool of threads starts with its first work
+        long = math.fsum(series[-1] for series in self.seconds.values() if series) >= LONG
+        self._open(stolen=long)
+        stop: Stop | None = None
+        while stop is None:
+            self._pass()
+            now = self.clock()
+            counted = len(self.marks) + self._passes - warmup
+            if now - self._opened >= WINDOW:
+                self._close()
+                self._open(stolen=long)
+            stop = self._stop(warmup, counted, now - warm)
+        self._close()
+        whole = self.clock() - warm
+        timed = math.fsum(math.fsum(values[warmup:]) for values in self.seconds.values())
+        return Samples(
+            seconds={name: tuple(values) for name, values in self.seconds.items()},
+            warmup=warmup,
+            marks=tuple(self.marks),
+            stop_reason=stop,
+            repeated=self._audit(warmup),
+            overhead=(whole - timed) / counted,
+        )
+
+    def _open(self, stolen: bool) -> None:
+        """Begin a window: what disturbs the machine is read at its ends, and marks every pass in it."""
+        self._passes = 0
+        self._before = self.watch.read(stolen)
+        self._opened = self.clock()
+
+    def _close(self) -> None:
+        after = self.watch.read(self._before.stolen is not None)
+        seconds = self.clock() - self._opened
+        self.marks += [mark(self._before, after, seconds, self.watch.cores, self.rules.lost)] * self._passes
+        self._passes = 0
+
+    def _pass(self) -> None:
+        """One staged pass, what is timed beside it, and the fused pass of a whole VLM; each on a new input."""
+        self._sign()
+        for name, spent in self._staged(self.subject.run(self._next())):
+            self.seconds[name].append(spent)
+        self._check()
+        for name, spent in self._staged(self.subject.beside()):
+            self.seconds[name].append(spent)
+        if "ttft_fused" in self.seconds:
+            self.seconds["ttft_fused"].append(self._fused(self._next()))
+            self._check()
+        self._passes += 1
+
+    def _sign(self) -> None:
+        """A sign of life, if it is time for one."""
+        if self.clock() - self._signed >= SIGN:
+            self.tick()
+            self._signed = self.clock()
+
+    def _next(self) -> int:
+        self._number += 1
+        return self._number
+
+    def _staged(self, stages: Iterator[str]) -> Iterator[tuple[str, float]]:
+        """Seconds of each stage, the device awaited on both sides."""
+        clock, wait = self.clock, self.subject.wait
+        wait()
         last = clock()
+        for name in stages:
+            wait()
+            now = clock()
+            yield name, now - last
+            last = clock()
 
+    def _fused(self, number: int) -> float:
+        """Seconds of one whole pass, the device awaited before and after."""
+        self.subject.wait()
+        begin = self.clock()
+        for _ in self.subject.run(number):
+            pass
+        self.subject.wait()
+        return self.clock() - begin
 
-def _fused(runtime: Runtime, example: Example, clock: Callable[[], float]) -> float:
-    """Seconds of one whole pass, the device awaited before and after."""
-    runtime.wait()
-    begin = clock()
-    for _ in runtime.run(*example):
-        pass
-    runtime.wait()
-    return clock() - begin
+    def _check(self, repeated: bool = False) -> None:
+        """Refuse a pass whose outputs are not what was asked for."""
+        found, component = self.subject.outputs(), self.component
+        if found.calls != 1:
+            raise InvalidOutput(f"the {component.kind} ran {found.calls} times in one pass, not once")
+        if found.visual_tokens != component.visual_tokens:
+            raise InvalidOutput(f"{found.visual_tokens} visual tokens, expected {component.visual_tokens}")
+        if found.text_tokens != component.text_tokens:
+            raise InvalidOutput(f"{found.text_tokens} text tokens, expected {component.text_tokens}")
+        if not math.isfinite(found.total):
+            raise InvalidOutput("the output is not finite")
+        if found.total == self._last and not repeated:
+            raise Cached("two different inputs gave the same output: a cache answers, or the input is ignored")
+        self._last = found.total
 
-
-def check(outputs: Any, visual_tokens: int) -> None:
-    """Refuse a pass whose outputs are not what was asked for."""
-    if outputs.encoder_calls != 1:
-        raise InvalidOutput(f"the encoder ran {outputs.encoder_calls} times in one pass, not once")
-    if outputs.visual_tokens != visual_tokens:
-        raise InvalidOutput(f"{outputs.visual_tokens} visual tokens, expected {visual_tokens}")
-    if not bool(outputs.logits.isfinite().all()):
-        raise InvalidOutput("the logits of the first token are not finite")
-
-
-def _stop(
-    seconds: dict[str, list[float]], rules: Rules, warmup: int, counted: int, elapsed: float
-) -> Literal["precision", "max_samples", "max_seconds"] | None:
-    if counted >= rules.max_samples:
-        return "max_samples"
-    if elapsed >= rules.max_seconds and counted >= min(FEWEST, rules.min_samples):
-        return "max_seconds"
-    if counted < rules.min_samples:
-        return None
-    for total in (sum_passes(seconds, TTFTS["ttft_user"]), seconds["ttft_fused"]):
-        interval = median_interval(total[warmup:])
-        if math.isinf(interval.high) or (interval.high - interval.low) / 2 > rules.precision * interval.value:
+    def _stop(self, warmup: int, counted: int, elapsed: float) -> Stop | None:
+        if counted >= self.rules.max_samples:
+            return "max_samples"
+        if elapsed >= self.rules.max_seconds and counted >= min(FEWEST, self.rules.min_samples):
+            return "max_seconds"
+        if counted < self.rules.min_samples or (counted % EVERY and elapsed < LONG * counted):
             return None
-    return "precision"
+        known = len(self.marks)  # passes of the open window are not judged yet
+        clean = [not text for text in self.marks[warmup:]]
+        if sum(clean) < self.rules.min_samples:
+            return None
+        heads = [[s for s, good in zip(head[warmup:known], clean, strict=True) if good] for head in self._heads()]
+        if all(half_width(head) <= self.rules.precision for head in heads):
+            return "precision"
+        self._spreads.append(max(map(spread, heads)))
+        recent = self._spreads[-4:]
+        if counted >= SETTLED and len(recent) == 4 and max(recent) - min(recent) <= 0.05 * min(recent):
+            return "settled"
+        return None
+
+    def _heads(self) -> list[list[float]]:
+        """The series that must be known well before a visit ends."""
+        if self.component.kind == "vlm":
+            return [sum_passes(self.seconds, TTFTS["ttft_user"]), self.seconds["ttft_fused"]]
+        return [self.seconds[{"encoder": "encode", "connector": "project", "llm": "prefill"}[self.component.kind]]]
+
+    def _audit(self, warmup: int) -> dict[str, tuple[float, ...]]:
+        """Seconds of passes that repeat the last input; raises `Cached` if they are far below those of new inputs.
+
+        A connector is left out: its few microseconds depend on which of the processor's caches holds its input.
+        """
+        stages = [stage for stage in ("encode", "prefill") if stage in self.seconds]
+        repeats = [self._times(self._number) for _ in range(REPEATS if stages else 0)]
+        repeated = {stage: [times[stage] for times in repeats] for stage in stages}
+        new = {stage: self.seconds[stage][warmup:] for stage in stages}
+        if any(max(repeated[stage]) < CACHED * min(new[stage]) for stage in stages):
+            pairs = [(self._times(self._next()), self._times(self._number)) for _ in range(2 * REPEATS)]
+            for stage in stages:
+                slow, fast = [a[stage] for a, _ in pairs], [b[stage] for _, b in pairs]
+                repeated[stage] += fast
+                if max(fast) < CACHED * min(slow):
+                    raise Cached(
+                        f"{stage} took {min(slow) * 1e3:.2f} ms or more on new inputs and {max(fast) * 1e3:.2f} ms or "
+                        f"less on a repeated one: a cache hides the work"
+                    )
+        return {stage: tuple(values) for stage, values in repeated.items()}
+
+    def _times(self, number: int) -> dict[str, float]:
+        self._sign()
+        times = dict(self._staged(self.subject.run(number)))
+        self._check(repeated=True)
+        return times

@@ -35,7 +35,7 @@ Plain = dict[str, Any]
 SWEEPS = ("sweep", "training")
 """Config groups whose files list grids."""
 
-HOUSEKEEPING = (*SWEEPS, "force", "timeout", "results", "reports", "folder", "cache")
+HOUSEKEEPING = (*SWEEPS, "force", "direct", "seed", "dry_run", "timeout", "results", "reports", "folder", "cache")
 """Options that do not decide what a point is."""
 
 

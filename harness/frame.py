@@ -1,4 +1,4 @@
-"""Records as a table: one row for each point, statistics derived from its raw samples."""
+"""Results as a table: one row for each point, statistics derived from raw samples."""
 
 from __future__ import annotations
 
@@ -8,29 +8,32 @@ from typing import Any
 
 import pandas as pd
 
+from harness.composition import Result
 from harness.frontier import on_frontier
-from harness.schema import STAGES, TTFTS, Latency, Protocol, Record
-from harness.stats import Interval, accuracy, combined, median_interval, sum_passes
+from harness.schema import STAGES, TTFTS, Protocol
+from harness.stats import Interval, accuracy, combined
 
 TIMES = (*STAGES, "prefill_visual", *TTFTS, "ttft_fused")
-"""Every duration that a row has, as `<name>`, `<name>_low`, `<name>_high` in seconds (median, 95% interval)."""
+"""Every duration that a row has, as `<name>`, `<name>_low`, `<name>_high` in seconds (median over blocks and
+95% interval).
 
+`ttft_fused` is there only for the points that were measured directly; everything else is composed.
+"""
 
 FRONTIER_TTFT = "ttft_model"
 """The TTFT that decides the frontier where none is named: what encoder, resolution and LLM cost, and nothing else."""
 
+COMPUTED = (("encoder", "encode"), ("connector", "project"), ("llm", "prefill"))
+"""Stages that have an efficiency, with the component they belong to."""
 
-def times_of(latency: Latency) -> dict[str, Interval]:
-    """Median and interval of every stage and every TTFT; sums are taken pass by pass, before the median."""
-    counted = {name: values[latency.warmup :] for name, values in latency.seconds.items()}
-    for name, stages in TTFTS.items():
-        counted[name] = tuple(sum_passes(counted, stages))
-    return {name: median_interval(counted[name]) for name in TIMES}
+SHARES = (0.90, 0.95, 0.99)
 
 
-def row_of(record: Record) -> dict[str, Any]:
-    """One record as a flat row; what is unknown is missing, never zero."""
-    point, machine = record.point, record.machine
+def row_of(result: Result) -> dict[str, Any]:
+    """One point as a flat row; what is unknown is missing, never zero."""
+    point = result.planned.point
+    entries = [v for blocks in result.visits.values() for v in blocks.values()] + list(result.exams.values())
+    machine = entries[0].machine
     row: dict[str, Any] = {
         "encoder": point.encoder.name,
         "encoder_title": point.encoder.title,
@@ -39,44 +42,37 @@ def row_of(record: Record) -> dict[str, Any]:
         "resolution": point.resolution,
         "stride": point.encoder.stride,
         "visual_tokens": point.visual_tokens,
-        "status": record.status,
-        "reason": record.reason,
+        "text_tokens": point.protocol.text_tokens,
+        "status": result.status,
+        "reason": result.reason,
         "weights": point.weights,
+        "machine": machine.key,
         "device": machine.device,
         "device_name": machine.device_name,
         "dtype": point.dtype,
         "threads": point.threads,
         "attention": point.attention,
-        "date": record.started[:10],
+        "date": max(entry.started for entry in entries)[:10],
         "protocol": protocol_text(point.protocol),
-        "no_accuracy": record.no_accuracy,
-        "commit": record.commit,
-        "command": record.command,
-        "key": record.key,
+        "no_accuracy": result.planned.no_accuracy,
+        "commit": ", ".join(sorted({entry.commit for entry in entries})),
+        "command": result.planned.command,
     }
-    if record.latency is not None:
-        latency = record.latency
-        row |= {
-            "text_tokens": statistics.median(latency.text_tokens[latency.warmup :]),
-            "samples": len(latency.seconds["ttft_fused"]) - latency.warmup,
-            "stop_reason": latency.stop_reason,
-            "peak_bytes": latency.peak_bytes,
-            "peak_source": latency.peak_source,
-        }
-        for name, interval in times_of(latency).items():
-            row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    row |= _latency(result) if result.timed else {}
     parts = []
-    for score in record.scores:
-        part = accuracy([a.score for a in score.answers], [a.image for a in score.answers])
+    for suite, exam in result.exams.items():
+        if exam.score is None:
+            continue
+        part = accuracy([a.score for a in exam.score.answers], [a.image for a in exam.score.answers])
         parts.append(part)
         row |= {
-            score.suite: part.mean,
-            f"{score.suite}_stderr": part.stderr,
-            f"{score.suite}_low": part.low,
-            f"{score.suite}_high": part.high,
-            f"{score.suite}_questions": part.questions,
+            suite: part.mean,
+            f"{suite}_stderr": part.stderr,
+            f"{suite}_low": part.low,
+            f"{suite}_high": part.high,
+            f"{suite}_questions": part.questions,
         }
-    if parts:
+    if parts and len(parts) == len(result.planned.exams):
         mean = combined(parts)
         row |= {
             "accuracy": mean.mean,
@@ -87,20 +83,68 @@ def row_of(record: Record) -> dict[str, Any]:
     return row
 
 
+def _latency(result: Result) -> dict[str, Any]:
+    """The columns of what was timed."""
+    row: dict[str, Any] = {"source": "composed, checked directly" if result.direct else "composed"}
+    peak, source = result.memory()
+    row |= {
+        "blocks": result.blocks,
+        "disturbed_blocks": result.disturbed_blocks,
+        "disturbed": result.disturbed,
+        "marked": result.marked(),
+        "peak_bytes": peak,
+        "peak_source": source,
+    }
+    ceilings = [v.ceilings for kind in result.visits.values() for v in kind.values() if v.ceilings]
+    if ceilings:
+        row["ceiling_flops_per_second"] = statistics.median(c.flops_per_second for c in ceilings)
+        row["ceiling_bytes_per_second"] = statistics.median(c.bytes_per_second for c in ceilings)
+    for name, interval in result.times().items():
+        row |= _columns(name, interval)
+    for name in TTFTS:
+        if (residual := result.residual(name)) is not None:
+            row |= _columns(f"residual_{name}", residual)
+            row |= {f"direct_{name}": result.stage_median("vlm", name)}
+    if (overlap := result.overlap()) is not None:
+        row |= _columns("overlap", overlap)
+    for kind, stage in COMPUTED:
+        samples, worth, correlation = result.evidence(kind, stage)
+        row |= {f"{stage}_samples": samples, f"{stage}_effective_samples": worth, f"{stage}_lag1": correlation}
+        row |= {f"{stage}_p{100 * share:.0f}": result.percentile(kind, stage, share) for share in SHARES}
+        if (found := result.efficiency(kind, stage)) is not None:
+            row |= _columns(f"{stage}_efficiency", found.share)
+            row |= {
+                f"{stage}_floor": found.floor,
+                f"{stage}_eager_floor": found.eager_floor,
+                f"{stage}_bound": found.bound,
+            }
+        work = next((v.work[stage] for v in result.visits[kind].values() if stage in v.work), None)
+        if work is not None:
+            row |= {f"{stage}_flops": work.flops, f"{stage}_bytes": work.bytes, f"{stage}_parameters": work.parameters}
+    if result.direct:
+        row |= {f"ttft_fused_p{100 * share:.0f}": result.percentile("vlm", "ttft_fused", share) for share in SHARES}
+    return row
+
+
+def _columns(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
 def protocol_text(protocol: Protocol) -> str:
     """A protocol in a few words."""
     warm_up = f"{protocol.warmup} and {protocol.warmup_seconds:g} s warm-up"
     passes = f"{protocol.min_samples}–{protocol.max_samples} passes"
-    return f"v{protocol.version}: {warm_up}, {passes}, until ±{protocol.precision:.0%} or {protocol.max_seconds:g} s"
+    rule = f"until ±{protocol.precision:.0%} or {protocol.max_seconds:g} s"
+    return f"v{protocol.version}: {protocol.blocks} blocks, in each {warm_up}, {passes}, {rule}"
 
 
-VARIANTS = ("device_name", "dtype", "threads", "attention", "weights", "protocol")
+VARIANTS = ("machine", "dtype", "threads", "attention", "weights", "protocol")
 """What may differ between points of one name; where it does, the encoder's title says so."""
 
 
-def frame_of(records: Iterable[Record]) -> pd.DataFrame:
+def frame_of(results: Iterable[Result]) -> pd.DataFrame:
     """All rows, with `on_frontier`: whether no other row of the same machine has a better TTFT and accuracy."""
-    table = pd.DataFrame([row_of(record) for record in records])
+    table = pd.DataFrame([row_of(result) for result in results])
     if table.empty:
         return table
     cell = ["encoder", "llm", "resolution"]
@@ -112,11 +156,11 @@ def frame_of(records: Iterable[Record]) -> pd.DataFrame:
 
 
 def frontier_of(table: pd.DataFrame, accuracy: str = "accuracy", ttft: str = FRONTIER_TTFT) -> pd.Series[bool]:
-    """Which rows are on the frontier of (`ttft`, `accuracy`), each device for itself; rows without both are not."""
+    """Which rows are on the frontier of (`ttft`, `accuracy`), each machine for itself; rows without both are not."""
     chosen = dict.fromkeys(table.index, False)
-    if not {accuracy, ttft, "device_name"} <= set(table.columns):
+    if not {accuracy, ttft, "machine"} <= set(table.columns):
         return pd.Series(chosen, dtype=bool)
-    for _, group in table.dropna(subset=[accuracy, ttft]).groupby(["device", "device_name"]):
+    for _, group in table.dropna(subset=[accuracy, ttft]).groupby("machine"):
         chosen |= zip(group.index, on_frontier(group[ttft].tolist(), group[accuracy].tolist()), strict=True)
     return pd.Series(chosen, dtype=bool)
 

@@ -56,15 +56,63 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def governor() -> str:
+    """The CPU's frequency governor, with turbo and SMT where they are off; empty where the system hides it."""
+    cpu = Path("/sys/devices/system/cpu")
+    found = [_read(cpu / "cpu0/cpufreq/scaling_governor")]
+    if _read(cpu / "intel_pstate/no_turbo") == "1" or _read(cpu / "cpufreq/boost") == "0":
+        found.append("turbo off")
+    if _read(cpu / "smt/active") == "0" and _read(cpu / "smt/control") not in ("", "notsupported", "notimplemented"):
+        found.append("SMT off")
+    return ", ".join(filter(None, found))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _build() -> str:
+    """Build of the operating system."""
+    if platform.system() == "Darwin":
+        asked = ["sw_vers", "-buildVersion"]
+        return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+    return platform.version()
+
+
+def _nvidia_driver() -> str:
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        found = pynvml.nvmlSystemGetDriverVersion()
+        return found if isinstance(found, str) else str(found.decode())
+    except Exception:  # no management library: the driver is unknown, the measurement goes on
+        return ""
+
+
+def _pools() -> tuple[str, ...]:
+    """Thread pools and linear algebra libraries that torch and numpy have loaded, without their paths."""
+    from threadpoolctl import threadpool_info
+
+    found = (
+        f"{pool['user_api']} {pool.get('prefix', '')} {pool.get('version') or ''}".strip() for pool in threadpool_info()
+    )
+    return tuple(sorted(set(found)))
+
+
 def describe(device: str) -> Machine:
     """This machine as seen from `device`."""
+    import torch
+
     processor, driver = processor_name(), ""
     device_name = processor
     if device == "cuda":
-        import torch
-
         device_name = torch.cuda.get_device_name()
-        driver = f"CUDA runtime {torch.version.cuda}"
+        driver = f"{_nvidia_driver() or 'unknown'}, CUDA {torch.version.cuda}"
+        driver += ", TF32" if torch.backends.cuda.matmul.allow_tf32 else ""
     elif device == "mps":
         device_name = f"{processor} GPU"
         driver = f"macOS {platform.mac_ver()[0]}"
@@ -77,6 +125,10 @@ def describe(device: str) -> Machine:
         device=device,
         device_name=device_name,
         driver=driver,
+        build=_build(),
+        governor=governor(),
+        instructions=torch.backends.cpu.get_cpu_capability(),
+        pools=_pools(),
         python=platform.python_version(),
         libraries={name: version(name) for name in LIBRARIES},
     )

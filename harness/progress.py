@@ -1,30 +1,32 @@
-"""What a person sees while a sweep runs: a live line on a terminal, one line per point elsewhere."""
+"""What a person sees while a sweep runs: a live line on a terminal, one line per block and per point elsewhere."""
 
 from __future__ import annotations
 
 import sys
+import time
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.status import Status
 
-from harness.schema import Record
-from harness.stats import accuracy, combined, median_interval
+from harness.composition import Result
+from harness.frame import row_of
+from harness.report.tables import milliseconds
 
 
 class Progress:
-    """Lines about points that are being measured and that are done."""
+    """Lines about what is being measured and what is done."""
 
-    def __init__(self, total: int, console: Console | None = None):
-        self.total = total
+    def __init__(self, seconds: float, console: Console | None = None):
+        """`seconds` is how long it is expected to take."""
         self.console = console or Console(file=sys.stdout, highlight=False, soft_wrap=True)
-        self._left = ""
+        self._expected, self._begin, self._done = seconds, time.monotonic(), 0.0
         # Two refreshes a second: the parent must not take time from what is measured.
         self._status = Status("", console=self.console, refresh_per_second=2) if self.console.is_terminal else None
 
     def __enter__(self) -> Self:
-        if self._status and self.total:
+        if self._status:
             self._status.start()
         return self
 
@@ -34,30 +36,41 @@ class Progress:
         if self._status:
             self._status.stop()
 
-    def doing(self, count: int, name: str, what: str) -> None:
-        """A sign of life of the point under way."""
+    def doing(self, where: str, what: str) -> None:
+        """A sign of life."""
         if self._status:
-            self._status.update(f"{count}/{self.total} {name}: {what}{self._left}")
+            self._status.update(f"{where}: {what}{self.left()}")
 
-    def done(self, count: int, record: Record, seconds_left: float) -> None:
-        """A point's outcome, and about how long the rest will take."""
-        self._left = f"  (about {readable(seconds_left)} left)" if count < self.total else ""
-        width = len(str(self.total))
-        line = f"[{count:>{width}}/{self.total}] {record.point.name:<44} {outcome(record)}{self._left}"
-        self.console.print(line, markup=False)
+    def line(self, text: str) -> None:
+        """Something is done."""
+        self.console.print(text, markup=False)
+
+    def advance(self, share: float) -> None:
+        """So much of the whole is done, 0 to 1."""
+        self._done = share
+
+    def left(self) -> str:
+        """About how long the rest will take: as expected at first, more and more by the pace so far."""
+        spent = time.monotonic() - self._begin
+        share = self._done
+        if share >= 1:
+            return ""
+        rest = (1 - share) * (self._expected if share == 0 else (1 - share) * self._expected + share * spent / share)
+        return f"  (about {readable(rest)} left)"
 
 
-def outcome(record: Record) -> str:
-    """One record in a few words."""
-    if record.latency is None:
-        return f"{record.status}: {record.reason}"
-    fused = median_interval(record.latency.seconds["ttft_fused"][record.latency.warmup :])
-    text = f"TTFT {fused.value * 1e3:8.2f} ms"
-    if not record.scores:
-        return f"{text}  {record.no_accuracy}"
-    parts = [accuracy([a.score for a in s.answers], [a.image for a in s.answers]) for s in record.scores]
-    each = "  ".join(f"{s.suite} {part.mean:.3f}" for s, part in zip(record.scores, parts, strict=True))
-    return f"{text}  accuracy {combined(parts).mean:.3f} ({each})"
+def outcome(result: Result) -> str:
+    """One point in a few words."""
+    if result.status != "ok":
+        return f"{result.status}: {result.reason}"
+    import pandas as pd
+
+    row = row_of(result)
+    text = f"TTFT {milliseconds(pd.Series(row), 'ttft_model'):>26} ms" + ("  disturbed" if result.disturbed else "")
+    if "accuracy" not in row:
+        return f"{text}  {result.planned.no_accuracy}"
+    each = "  ".join(f"{suite} {row[suite]:.3f}" for suite in result.exams)
+    return f"{text}  accuracy {row['accuracy']:.3f} ({each})"
 
 
 def readable(seconds: float) -> str:

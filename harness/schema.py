@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of a record on disk; raised when a field changes its meaning."""
 
 
@@ -107,21 +107,30 @@ class Suite(Noun):
 class Protocol(Noun):
     """How latency is measured; everything that decides what a sample means."""
 
-    version: int = 1
+    version: int = 2
     """Raised when the code that measures changes what it measures."""
-    warmup: int = Field(ge=0)
-    """Fewest passes that are kept but flagged and never counted."""
+    blocks: int = Field(ge=1)
+    """Fresh processes that visit every component once: the unit of evidence. More may be added later."""
+    warmup: int = Field(ge=1)
+    """Fewest passes of a visit that are kept but flagged and never counted."""
     warmup_seconds: float = Field(ge=0)
-    """Warm-up goes on for at least this long: a fresh process is slower than one that has worked for a while."""
+    """A visit's warm-up goes on for at least this long."""
     min_samples: int = Field(ge=1)
     max_samples: int = Field(ge=1)
-    """Bounds of the number of counted passes of each kind."""
+    """Bounds of the number of counted passes of a visit."""
     precision: float = Field(gt=0)
-    """Stop when the half-width of the 95% interval of the median TTFT is within this share of it."""
+    """Stop when the half-width of the 95% interval of the median is within this share of it."""
     max_seconds: float = Field(gt=0)
     """Stop after this long, whatever the precision, but with no fewer than six samples; the reason is recorded."""
     text_tokens: int = Field(ge=2)
-    """Length of the text prompt of a model without trained weights (FastVLM's template with a short question: 24)."""
+    """Length of the prompt beside the image, of every model (FastVLM's template with a short question: 24)."""
+    lost: float = Field(default=0.02, gt=0)
+    """A pass is marked as disturbed when its threads waited for a processor, or the hypervisor took it away, for more
+    than this share of its time, or when the device throttled."""
+    disturbed: float = Field(default=0.25, gt=0, le=1)
+    """A visit is disturbed when more than this share of its counted passes is marked."""
+    repeats: int = Field(default=1, ge=0)
+    """How often a disturbed visit is repeated before it is reported as disturbed."""
 
 
 class Point(Noun):
@@ -170,6 +179,14 @@ class Machine(Noun):
     """Torch device type: cpu, cuda or mps."""
     device_name: str
     driver: str = ""
+    build: str = ""
+    """Build of the operating system, e.g. macOS' `25B78`: an update changes latencies."""
+    governor: str = ""
+    """The CPU's frequency governor, with `turbo off` and `SMT off` where they are; empty where the system hides it."""
+    instructions: str = ""
+    """The instruction set that torch's CPU kernels use, e.g. `AVX512`."""
+    pools: tuple[str, ...] = ()
+    """Thread pools and linear algebra libraries in the process, e.g. `openmp libgomp`, `mkl 2024.2`."""
     python: str
     libraries: dict[str, str]
     """Versions of what decides speed: torch, torchvision, timm, transformers."""
@@ -180,8 +197,55 @@ class Machine(Noun):
         return f"{self.device}-{fingerprint(self)}"
 
 
+class Component(Noun):
+    """What is timed on its own: a vision encoder, a connector or an LLM; or a whole VLM, to check their sum.
+
+    The latency of an encoder depends on its architecture and the resolution, that of an LLM on its architecture and
+    the number of tokens. So a grid of E encoders x R resolutions x L LLMs is E x R encoders and one LLM for each
+    distinct number of tokens, and a point's time to first token is composed of three of them.
+    """
+
+    kind: Literal["encoder", "connector", "llm", "vlm"]
+    encoder: Encoder | None = None
+    """Of a connector, only its `features` count."""
+    connector: Connector | None = None
+    llm: Llm | None = None
+    """Of a connector, only its width counts. The vocabulary has its real size here."""
+    resolution: int | None = None
+    visual_tokens: int
+    text_tokens: int
+    device: str
+    dtype: Literal["float32", "float16", "bfloat16"]
+    attention: str
+    threads: int
+    weights: str
+    """`random`; of a VLM the hash of its checkpoint."""
+    checkpoint: str = ""
+    protocol: Protocol
+
+    @property
+    def name(self) -> str:
+        """Short name for a line of progress or an error."""
+        parts = (self.encoder, self.llm)
+        names = {
+            "encoder": f"encoder {self.encoder and self.encoder.name} {self.resolution}px",
+            "connector": f"connector {' to '.join(p.name for p in parts if p)} {self.visual_tokens} tokens",
+            "llm": f"llm {self.llm and self.llm.name} {self.visual_tokens}+{self.text_tokens} tokens",
+            "vlm": f"vlm {' + '.join(p.name for p in parts if p)} {self.resolution}px",
+        }
+        return names[self.kind]
+
+
 STAGES = ("preprocess", "tokenize", "transfer", "encode", "project", "prefill", "sample")
 """Stages of a staged pass in their order; see `harness.bench` for what each covers."""
+
+STAGES_OF = {
+    "encoder": ("preprocess", "transfer", "encode"),
+    "connector": ("project",),
+    "llm": ("tokenize", "transfer", "prefill", "sample", "prefill_visual"),
+    "vlm": (*STAGES, "prefill_visual", "ttft_fused"),
+}
+"""What a visit to a component times."""
 
 TTFTS = {
     "ttft_paper": ("encode", "prefill_visual"),
@@ -191,20 +255,146 @@ TTFTS = {
 """The sums of stages that go by a name; `ttft_fused` is measured, not summed."""
 
 
-class Latency(Noun):
-    """Raw samples of one point. All lists of `seconds` run over the same passes: the first `warmup` are flagged."""
+class TimerTest(Noun):
+    """Whether a runtime's clock can be trusted; see `harness.timer`. All times in seconds."""
+
+    resolution: float
+    """Smallest step of the clock."""
+    empty: float
+    """Median cost of timing nothing: two readings of the clock and a wait for an idle device."""
+    launch: float
+    """Until the calls that submit known work have returned."""
+    awaited: float
+    """Until the runtime says that the same work is done."""
+    awaited_double: float
+    """The same for twice the work."""
+    fetched_after: float
+    """From then until its result is on the host: next to nothing if the runtime really waited."""
+    synchronous: bool
+    """Whether a call returns only when its work is done, as on the CPU."""
+    fault: str = ""
+    """Why the runtime cannot be trusted, in one line; empty if it can."""
+
+
+class Ceilings(Noun):
+    """The most that this device did in this process: the best of several runs each."""
+
+    flops_per_second: float
+    """A large square matrix product in the component's dtype, 2 n^3 operations."""
+    bytes_per_second: float
+    """A copy of a buffer larger than the caches, bytes read and written."""
+
+
+class Work(Noun):
+    """What a stage must do, counted and not measured; see `harness.costs`."""
+
+    flops: int
+    """Floating-point operations of its matrix products, convolutions and attentions (two for a multiply-add)."""
+    bytes: int
+    """Weights, inputs and outputs, each moved once: the traffic that no implementation can avoid."""
+    eager_bytes: int
+    """What its operations read and write when each runs for itself."""
+    parameters: int
+
+
+class Samples(Noun):
+    """Raw samples of one visit. All tuples run over the same passes: the first `warmup` are flagged."""
 
     seconds: dict[str, tuple[float, ...]]
-    """By stage: seconds of each pass, warm-up first; `prefill_visual` and `ttft_fused` stand beside the stages."""
+    """By stage: seconds of each pass, warm-up first."""
     warmup: int
-    stop_reason: Literal["precision", "max_samples", "max_seconds"]
-    visual_tokens: int
-    text_tokens: tuple[int, ...]
-    """Of each staged pass: prompts of trained models differ in length."""
-    peak_bytes: int | None
-    """Largest memory of the process (CPU) or of the allocator (GPU) while it was measured; None: unknown."""
-    peak_source: str
-    """What `peak_bytes` is, e.g. `process peak, VmHWM`."""
+    marks: tuple[str, ...]
+    """For each pass: why it is disturbed, e.g. `waited 12%`; empty if it is not."""
+    stop_reason: Literal["precision", "settled", "max_samples", "max_seconds"]
+    repeated: dict[str, tuple[float, ...]]
+    """By stage: seconds of passes that repeat one input; far below the others, a cache hides the work."""
+    overhead: float
+    """Seconds that the bench itself took for each counted pass, outside of what it timed."""
+
+
+class Telemetry(Noun):
+    """The machine around one visit; None where the system does not say."""
+
+    seconds: float
+    load: float | None = None
+    """Runnable processes before the visit, of the last minute."""
+    frequency_hz: tuple[float | None, float | None] = (None, None)
+    """The processors' mean frequency before and after."""
+    waited_seconds: float | None = None
+    """How long this process' threads were ready to run and had no processor."""
+    stolen: float | None = None
+    """Share of the processors' time that a hypervisor gave to others."""
+    foreign: float | None = None
+    """Share of the processors' time that other processes used."""
+    switches_voluntary: int | None = None
+    switches_involuntary: int | None = None
+    thermal: tuple[str, str] = ("", "")
+    """Thermal state before and after: macOS' four words, or the hottest sensor in degrees Celsius; empty: unknown."""
+    gpu_clock_hz: tuple[float | None, float | None] = (None, None)
+    """The GPU's SM clock before and after."""
+    gpu_throttle: tuple[str, ...] = ()
+    """Reasons for which the GPU slowed down during the visit."""
+    gpu_power_watts: tuple[float | None, float | None] = (None, None)
+    gpu_joules: float | None = None
+    """Energy of the whole visit, by the GPU's own counter."""
+
+
+class Memory(Noun):
+    """Memory in bytes around one visit; None where it is unknown."""
+
+    before: int | None
+    """Before the component was built."""
+    loaded: int | None
+    """When it was built, before its first pass."""
+    peak: int | None
+    """Most while it worked."""
+    source: str
+    """What the three numbers are, e.g. `process (VmRSS, VmHWM)`."""
+
+
+Status = Literal["ok", "out_of_memory", "crashed", "timeout", "invalid_output", "cached", "untrusted_timer", "error"]
+
+
+class Entry(Noun):
+    """One line of the notebook: an outcome with where it comes from; a failure too."""
+
+    schema_version: int = SCHEMA_VERSION
+    key: str
+    """What resume compares; see `component_key` and `question_key`."""
+    status: Status
+    reason: str = ""
+    """Why there is no result, in one line; empty when there is one."""
+    machine: Machine
+    commit: str
+    """Commit of the harness, with `+dirty` when files differ from it; empty outside a checkout."""
+    started: str
+    """UTC, ISO 8601."""
+    seconds: float
+    command: str
+    """A command that measures this again."""
+
+
+class Visit(Entry):
+    """One component, measured once in one block."""
+
+    component: Component
+    block: int
+    """Which block: a fresh process that visits every component once."""
+    attempt: int
+    """0; more where the visits before it were disturbed."""
+    process: str
+    """Names the process; visits of one block share it, unless a failure ended it."""
+    seed: int
+    position: int
+    """Place in the block's order, which `seed` and `block` decide."""
+    disturbed: bool = False
+    """Whether more passes are marked than the protocol allows."""
+    timer: TimerTest | None = None
+    samples: Samples | None = None
+    telemetry: Telemetry | None = None
+    memory: Memory | None = None
+    ceilings: Ceilings | None = None
+    work: dict[str, Work] = {}
 
 
 class Answer(Noun):
@@ -231,44 +421,53 @@ class Score(Noun):
     """Wall time of answering."""
 
 
-Status = Literal["ok", "out_of_memory", "crashed", "timeout", "invalid_output", "error"]
+class Exam(Entry):
+    """One point asked one suite."""
 
-
-class Record(Noun):
-    """One outcome of one point, a failure too."""
-
-    schema_version: int = SCHEMA_VERSION
-    key: str
-    """See `record_key`: what resume compares."""
-    status: Status
-    reason: str = ""
-    """Why there is no measurement, in one line; empty when there is one."""
     point: Point
-    machine: Machine
-    commit: str
-    """Commit of the harness, with `+dirty` when files differ from it; empty outside a checkout."""
-    started: str
-    """UTC, ISO 8601."""
-    seconds: float
+    suite: Suite
+    score: Score | None = None
+
+
+NAMES = {"encoder": {"name", "title", "source", "native"}, "llm": {"name", "title", "source"}, "connector": {"name"}}
+"""What a part is called and where it comes from decides no latency."""
+
+
+def component_key(component: Component, machine: Machine) -> str:
+    """What makes two visits measurements of the same thing."""
+    content = component.model_dump(
+        mode="json", exclude={"checkpoint": True, "protocol": {"blocks", "repeats"}, **NAMES}
+    )
+    if component.kind == "connector":  # its two widths are all that it needs of its neighbours
+        content["encoder"] = component.encoder and component.encoder.features
+        content["llm"] = component.llm and component.llm.config.get("hidden_size")
+    return fingerprint([SCHEMA_VERSION, content, machine.model_dump(mode="json")])
+
+
+def question_key(point: Point, suite: Suite, machine: Machine, rows: str) -> str:
+    """What makes two exams the same: weights, input, suite and the rows it draws; how latency is measured does not."""
+    content = point.model_dump(mode="json", exclude={"checkpoint", "suites", "protocol"})
+    return fingerprint([SCHEMA_VERSION, content, suite.model_dump(mode="json"), machine.model_dump(mode="json"), rows])
+
+
+class Planned(Noun):
+    """A point of a sweep and where its results are found."""
+
+    point: Point
+    components: dict[str, str]
+    """Kind -> key. `vlm` is there for the few points that are also measured directly."""
+    exams: dict[str, str]
+    """Suite -> key."""
     command: str
-    """A command that measures this point again."""
-    latency: Latency | None = None
-    scores: tuple[Score, ...] = ()
     no_accuracy: str = ""
-    """Why there are no scores; empty when there are."""
-
-
-def record_key(point: Point, machine: Machine, rows: str) -> str:
-    """What makes two measurements the same: point, machine and the rows that the suites draw."""
-    content = point.model_dump(mode="json", exclude={"checkpoint"})
-    return fingerprint([SCHEMA_VERSION, content, machine.model_dump(mode="json"), rows])
+    """Why it is not asked anything; empty if it is."""
 
 
 class Manifest(Noun):
-    """The last run of a sweep: which records belong to it."""
+    """The last run of a sweep: which results belong to it."""
 
     name: str
     title: str
-    keys: tuple[str, ...]
+    points: tuple[Planned, ...]
     command: str
     started: str

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Literal
 
 import numpy as np
 from scipy import stats
@@ -29,12 +31,124 @@ def median_interval(samples: Sequence[float], confidence: float = 0.95) -> Inter
         raise ValueError("the median of no samples")
     ordered = sorted(samples)
     n = len(ordered)
-    # The smallest rank with P(X <= rank) >= alpha / 2, so that P(X < rank) < alpha / 2 is left out at each end.
-    rank = int(stats.binom.ppf((1 - confidence) / 2, n, 0.5))
-    value = float(np.median(ordered))
+    rank = _rank(n, confidence)
+    value = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
     if rank < 1:
         return Interval(value, -math.inf, math.inf)
     return Interval(value, ordered[rank - 1], ordered[n - rank])
+
+
+@cache
+def _ranks(most: int, confidence: float) -> list[int]:
+    """For each n: the smallest rank with P(X <= rank) >= alpha / 2, so that P(X < rank) < alpha / 2 is left out."""
+    return [int(rank) for rank in stats.binom.ppf((1 - confidence) / 2, np.arange(most + 1), 0.5)]
+
+
+def _rank(n: int, confidence: float) -> int:
+    """The rank for `n` samples; tabled, because the bench asks while it measures."""
+    return _ranks(1 << max(10, n.bit_length()), confidence)[n]
+
+
+def blocks_interval(values: Sequence[float], positive: bool = True) -> Interval:
+    """The median over blocks with its 95% interval.
+
+    From six blocks on the interval is distribution-free (`median_interval`). Two to five are too few for that:
+    Student's t over the logarithms (over the values where they may be negative) assumes that blocks scatter normally,
+    and is wide. One block says nothing about how blocks differ: the interval is infinite.
+    """
+    if len(values) >= 6:
+        return median_interval(values)
+    middle = median_interval(values).value
+    if len(values) < 2:
+        return Interval(middle, -math.inf, math.inf)
+    scale = np.log(np.asarray(values, float)) if positive else np.asarray(values, float)
+    reach = float(stats.t.ppf(0.975, len(values) - 1) * scale.std(ddof=1)) / math.sqrt(len(values))
+    low, high = float(scale.mean()) - reach, float(scale.mean()) + reach
+    if positive:
+        low, high = math.exp(low), math.exp(min(high, 700.0))
+    return Interval(middle, min(low, middle), max(high, middle))
+
+
+def half_width(samples: Sequence[float]) -> float:
+    """Half the width of the median's 95% interval as a share of the median; infinite below six samples."""
+    interval = median_interval(samples)
+    return (interval.high - interval.low) / 2 / interval.value if interval.value > 0 else math.inf
+
+
+def spread(samples: Sequence[float]) -> float:
+    """The distance between the quartiles as a share of the median: noise that an outlier does not move."""
+    ordered = sorted(samples)
+    low, middle, high = (ordered[round(share * (len(ordered) - 1))] for share in (0.25, 0.5, 0.75))
+    return (high - low) / middle if middle > 0 else math.inf
+
+
+def lag1(samples: Sequence[float]) -> float:
+    """Autocorrelation of neighbours, in -1..1; 0 where there is nothing to correlate."""
+    values = np.asarray(samples, float)
+    centred = values - values.mean() if len(values) else values
+    power = float(centred @ centred)
+    return float(centred[:-1] @ centred[1:]) / power if power > 0 else 0.0
+
+
+def effective_n(samples: Sequence[float]) -> float:
+    """How many independent samples these are worth: n (1 - r) / (1 + r) for a lag-1 autocorrelation r, at most n."""
+    r = max(0.0, lag1(samples))
+    return len(samples) * (1 - r) / (1 + r)
+
+
+def percentile(blocks: Sequence[Sequence[float]], share: float, confidence: float = 0.95) -> float | None:
+    """The percentile `share` over all blocks, or None where they hold too few independent samples to know one.
+
+    A distribution-free upper bound exists when 1 - share^n >= confidence (n = 29 for p90, 59 for p95, 299 for p99);
+    n is the sum of the blocks' effective numbers, since neighbours in a process resemble each other.
+    """
+    n = sum(effective_n(block) for block in blocks)
+    if share**n > 1 - confidence:
+        return None
+    return float(np.percentile(np.concatenate([np.asarray(block, float) for block in blocks]), 100 * share))
+
+
+Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A candidate's time over a baseline's, from paired blocks."""
+
+    value: float
+    low: float
+    high: float
+    """95% interval; unbounded below three pairs."""
+    pairs: int
+    detectable: float
+    """Smallest slowdown that as many pairs with this noise would show in four cases of five, e.g. 0.02."""
+
+    def verdict(self, margin: float) -> Verdict:
+        """Whether the candidate is slower by more than `margin` (0.02: 2%).
+
+        PASS: the whole interval lies below 1 + margin; FAIL: above it; else the pairs do not tell.
+        """
+        if self.high < 1 + margin:
+            return "PASS"
+        return "FAIL" if self.low > 1 + margin else "INCONCLUSIVE"
+
+
+def paired_ratio(baseline: Sequence[float], candidate: Sequence[float], confidence: float = 0.95) -> Ratio:
+    """The geometric mean of candidate / baseline over paired blocks, with Student's t on the log ratios.
+
+    Block i of both sides must be of one round, so that the machine's drift cancels; the number of blocks is fixed
+    beforehand (stopping when it looks significant would void the interval).
+    """
+    if len(baseline) != len(candidate) or not baseline:
+        raise ValueError(f"{len(baseline)} baseline blocks and {len(candidate)} candidate blocks cannot be paired")
+    logs = np.log(np.asarray(candidate, float) / np.asarray(baseline, float))
+    n, mean = len(logs), float(logs.mean())
+    if n < 3:
+        return Ratio(math.exp(mean), 0.0, math.inf, n, math.inf)
+    error = float(logs.std(ddof=1)) / math.sqrt(n)
+    reach = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * error
+    power = reach + float(stats.t.ppf(0.8, n - 1)) * error
+    return Ratio(math.exp(mean), math.exp(mean - reach), math.exp(mean + reach), n, math.exp(power) - 1)
 
 
 def sum_passes(seconds: Mapping[str, Sequence[float]], stages: Sequence[str]) -> list[float]:

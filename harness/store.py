@@ -1,29 +1,38 @@
-"""The notebook: append-only records under `results/measured/<machine>/records.jsonl`; the only writer there.
+"""The notebook: append-only entries under `results/measured/<machine>/`; the only writer there.
 
-One record is one line, written by a single `write` under a lock and flushed to the disk, so several writers may share
-a file and a killed one leaves at most one torn last line. The next writer moves a torn last line aside to
-`records.jsonl.torn`, says so, and goes on; a line that is damaged otherwise is an error that names file and line.
+`visits.jsonl` holds what was timed, `exams.jsonl` what was asked. One entry is one line, written by a single `write`
+under a lock and flushed to the disk, so several writers may share a file and a killed one leaves at most one torn last
+line. The next writer moves a torn last line aside to `<file>.torn`, says so, and goes on; a line that is damaged
+otherwise is an error that names file and line.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock
 from pydantic import ValidationError
 
-from harness.schema import SCHEMA_VERSION, HarnessError, Machine, Manifest, Record, first_fault
+from harness.schema import SCHEMA_VERSION, Entry, Exam, HarnessError, Machine, Manifest, Planned, Visit, first_fault
 
-FILE = "records.jsonl"
+VISITS, EXAMS = "visits.jsonl", "exams.jsonl"
+
+E = TypeVar("E", bound=Entry)
 
 
-def path_of(root: Path, machine: Machine) -> Path:
-    """The file of one machine's records."""
-    return root / "measured" / machine.key / FILE
+def file_of(noun: type[Entry]) -> str:
+    """Name of the file that holds entries of this kind."""
+    return VISITS if noun is Visit else EXAMS
+
+
+def path_of(root: Path, machine: Machine, noun: type[Entry]) -> Path:
+    """The file of one machine's entries of one kind."""
+    return root / "measured" / machine.key / file_of(noun)
 
 
 def mend(path: Path) -> str:
@@ -45,7 +54,7 @@ def _mend(path: Path) -> str:
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
     torn = content[whole:]
-    aside = path.with_name(FILE + ".torn")
+    aside = path.with_name(path.name + ".torn")
     with aside.open("ab") as file:
         file.write(torn + b"\n")
         file.flush()
@@ -55,10 +64,11 @@ def _mend(path: Path) -> str:
     return f"{path}:{line}: a write was interrupted; its {len(torn)} bytes are in {aside.name} now"
 
 
-def append(path: Path, record: Record) -> None:
-    """Add one record."""
+def append(root: Path, entry: Entry) -> None:
+    """Add one entry to its machine's file."""
+    path = path_of(root, entry.machine, type(entry))
     path.parent.mkdir(parents=True, exist_ok=True)
-    line = (record.model_dump_json() + "\n").encode()
+    line = (entry.model_dump_json() + "\n").encode()
     with FileLock(f"{path}.lock"):
         if path.exists():
             _mend(path)  # another writer may have been killed since
@@ -72,58 +82,67 @@ def append(path: Path, record: Record) -> None:
             os.close(handle)
 
 
-def read(path: Path) -> Iterator[Record]:
-    """Every record of one file in the order of writing; a torn last line is an error here like any other."""
+def read(path: Path, noun: type[E]) -> Iterator[E]:
+    """Every entry of one file in the order of writing; a torn last line is an error here like any other."""
     if not path.exists():
         return
     with FileLock(f"{path}.lock"):  # not in the middle of another process's write
         lines = path.read_bytes().splitlines(keepends=True)
     for number, line in enumerate(lines, start=1):
-        yield _parse(path, number, line)
+        yield _parse(path, number, line, noun)
 
 
-def _parse(path: Path, number: int, line: bytes) -> Record:
+def _parse(path: Path, number: int, line: bytes, noun: type[E]) -> E:
     try:
-        return Record.model_validate_json(line)
+        return noun.model_validate_json(line)
     except ValidationError as error:
         what = first_fault(error)
         content = None if error.errors()[0]["type"] == "json_invalid" else json.loads(line)
         if not isinstance(content, dict):
             what = "not a JSON record"
         elif (found := content.get("schema_version", SCHEMA_VERSION)) != SCHEMA_VERSION:
-            what = f"schema {found}"
-    raise HarnessError(
-        f"{path}:{number}: damaged record ({what}; this version writes schema {SCHEMA_VERSION}); "
-        f"mend or delete that line, then run again"
-    )
+            raise HarnessError(
+                f"{path}:{number}: written with schema {found}, this version reads {SCHEMA_VERSION}; "
+                f"move the file elsewhere and measure again"
+            ) from error
+    raise HarnessError(f"{path}:{number}: damaged record ({what}); mend or delete that line, then run again")
 
 
-def files(root: Path) -> list[Path]:
-    """The record files of every machine."""
-    return sorted((root / "measured").glob(f"*/{FILE}"))
+def files(root: Path, *nouns: type[Entry]) -> list[Path]:
+    """The files of every machine, of the kinds that are named or of all."""
+    names = [file_of(noun) for noun in nouns or (Visit, Exam)]
+    return sorted(path for name in names for path in (root / "measured").glob(f"*/{name}"))
 
 
-def read_all(root: Path) -> list[Record]:
-    """Every record under `root`, machine by machine."""
-    return [record for path in files(root) for record in read(path)]
+def read_all(root: Path, noun: type[E]) -> list[E]:
+    """Every entry of one kind under `root`, machine by machine."""
+    return [entry for path in files(root, noun) for entry in read(path, noun)]
 
 
-def latest(records: list[Record]) -> dict[str, Record]:
-    """By key: the newest good record, or the newest failure where there is no good one."""
-    chosen: dict[str, Record] = {}
-    for record in records:
-        known = chosen.get(record.key)
-        if known is None or record.status == "ok" or known.status != "ok":
-            chosen[record.key] = record
+def by_block(visits: Iterable[Visit]) -> dict[str, dict[int, Visit]]:
+    """Key -> block -> the newest visit, a failed one too: what was measured later replaces what was before."""
+    chosen: dict[str, dict[int, Visit]] = {}
+    for visit in visits:
+        chosen.setdefault(visit.key, {})[visit.block] = visit
     return chosen
 
 
-def write_manifest(root: Path, name: str, title: str, keys: list[str], command: str) -> None:
-    """Note which records make up the last run of a sweep."""
+def latest(exams: Iterable[Exam]) -> dict[str, Exam]:
+    """By key: the newest good exam, or the newest failure where there is no good one."""
+    chosen: dict[str, Exam] = {}
+    for exam in exams:
+        known = chosen.get(exam.key)
+        if known is None or exam.status == "ok" or known.status != "ok":
+            chosen[exam.key] = exam
+    return chosen
+
+
+def write_manifest(root: Path, name: str, title: str, points: Iterable[Planned], command: str) -> None:
+    """Note which results make up the last run of a sweep."""
     path = root / "sweeps" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    manifest = Manifest(name=name, title=title, keys=tuple(keys), command=command, started=started)
+    manifest = Manifest(name=name, title=title, points=tuple(points), command=command, started=started)
     part = path.with_suffix(f".{os.getpid()}.part")
     part.write_text(manifest.model_dump_json(indent=1) + "\n")
     part.replace(path)
@@ -139,10 +158,3 @@ def read_manifest(root: Path, name: str) -> Manifest:
         return Manifest.model_validate_json(path.read_text())
     except ValidationError as error:
         raise HarnessError(f"{path}: damaged manifest; delete it and run the sweep again") from error
-
-
-def records_of(root: Path, name: str) -> tuple[Manifest, list[Record]]:
-    """A sweep's last run and its records, in the order of its grid; points without a record are left out."""
-    manifest = read_manifest(root, name)
-    known = latest(read_all(root))
-    return manifest, [known[key] for key in manifest.keys if key in known]

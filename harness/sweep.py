@@ -1,7 +1,8 @@
 """The door: `python -m harness.sweep +sweep=resolution`.
 
-Config -> points -> measurements -> records -> report. Every point is composed and checked before the first one runs;
-what the store already has is not measured again; what fails is a record with a reason and exit code 1.
+Config -> points -> components and exams -> visits in blocks -> store -> report. Every point is composed and checked
+before the first one runs; what the store already has is not measured again; what fails is a record with a reason and
+exit code 1.
 """
 
 from __future__ import annotations
@@ -10,18 +11,23 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from harness import store
 from harness.config import HOUSEKEEPING, Plain, compose_all, options
-from harness.progress import Progress
-from harness.schema import HarnessError, Machine, Point, Record, fingerprint, record_key
+from harness.progress import Progress, outcome, readable
+from harness.schema import Exam, HarnessError, Visit, Work, fingerprint
+
+if TYPE_CHECKING:
+    from harness.plan import Plan
 
 USAGE = """\
 python -m harness.sweep [+sweep=NAME] [KEY=VALUE[,VALUE...] ...]
@@ -38,6 +44,7 @@ Measures time to first token and accuracy of every point and writes a report.
   dtype=NAME         float32, float16, bfloat16
   suites=[NAME,...]  {suites}
   limit=N            at most N images of each suite
+  dry_run=true       print what would be measured and how long it would take
   force=true         measure again what the store already has
 
 Several values make a grid: resolution=256,512. All options with their defaults: sweeps/config.yaml.
@@ -74,37 +81,59 @@ def run(arguments: Sequence[str]) -> int:
     common, configs = compose_all(arguments)
     # torch takes seconds to import: a mistyped name is answered before that.
     from harness.machine import describe
+    from harness.plan import make_plan
     from harness.points import make_point
     from harness.suites.embedded import fingerprint_of_rows
 
+    direct, seed, timeout = _direct(common["direct"]), _whole("seed", common["seed"]), _seconds(common["timeout"])
     composed = [(make_point(config), command_of(config)) for config in configs]
     machines = {device: describe(device) for device in {point.device for point, _ in composed}}
-    rows = fingerprint_of_rows()
-    keys = {record_key(point, machines[point.device], rows): (point, command) for point, command in composed}
+    plan = make_plan(composed, machines, fingerprint_of_rows(), direct)
     root = Path(common["results"])
     name = report_name(common, arguments)
-    timeout = _seconds(common["timeout"])
     for path in store.files(root):
         if mended := store.mend(path):
             print(f"note: {mended}", file=sys.stderr)
-    known = store.latest(store.read_all(root))  # all machines: the report reads them, too
-    done = set() if common["force"] else {key for key in keys if key in known and known[key].status == "ok"}
-    title = (common.get("sweep") or {}).get("title", name)
-    store.write_manifest(root, name, title, list(keys), shlex.join(["python", "-m", "harness.sweep", *arguments]))
-    todo = {key: pair for key, pair in keys.items() if key not in done}
+    visits, exams = store.by_block(store.read_all(root, Visit)), store.latest(store.read_all(root, Exam))
+    todo, asked = plan.missing(visits, common["force"]), plan.unanswered(exams, common["force"])
     device = next(iter(machines.values()))
+    count = sum(map(len, todo))
+    total = sum(component.protocol.blocks for component in plan.components.values())
     print(
-        f"{name}: {len(keys)} points, {len(done)} in the store, {len(todo)} to measure "
-        f"on {device.device_name} ({device.device})",
+        f"{name}: {len(plan.points)} points on {device.device_name} ({device.device}), composed of "
+        f"{len(plan.components)} components; {total - count + len(plan.exams) - len(asked)} of "
+        f"{total + len(plan.exams)} measurements in the store, {count + len(asked)} to measure",
         flush=True,
     )
-    failed = _measure(todo, machines, root, timeout) if todo else []
+    if common["dry_run"]:
+        _dry_run(plan, todo, asked, visits, exams)
+        return 0
+    title = (common.get("sweep") or {}).get("title", name)
+    store.write_manifest(root, name, title, plan.points, shlex.join(["python", "-m", "harness.sweep", *arguments]))
+    if count or asked:
+        with alone():
+            seconds = _estimate(plan, todo, asked, visits, exams)
+            with Progress(seconds) as progress:
+                what = f"{count} visits in {sum(map(bool, todo))} blocks, {len(asked)} exams"
+                progress.line(f"about {readable(seconds)} to go: {what}")
+                session = Session(plan, root, timeout, seed, progress)
+                session.visit_all(todo)
+                session.ask_all(asked)
     from harness.report import write_report
 
-    folder = write_report(root, name, Path(common["reports"]))
+    folder, results = write_report(root, name, Path(common["reports"]))
+    for result in results if count or asked else []:
+        print(f"{result.planned.point.name:<44} {outcome(result)}")
     print(f"report: {folder / 'index.html'}")
-    for point, reason in failed:
-        print(f"failed: {point.name}: {reason}", file=sys.stderr)
+    if disturbed := [result for result in results if result.disturbed]:
+        print(
+            f"note: {len(disturbed)} of {len(results)} points rest on disturbed blocks; "
+            f"something else was using this machine",
+            file=sys.stderr,
+        )
+    failed = [result for result in results if result.status != "ok"]
+    for result in failed:
+        print(f"failed: {result.planned.point.name}: {result.status}: {result.reason}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -119,45 +148,169 @@ def report_name(common: Plain, arguments: Sequence[str]) -> str:
     return "-".join([base, *plain])[:80] + "-" + fingerprint(sorted(changed))[:6]
 
 
-def _measure(
-    todo: dict[str, tuple[Point, str]], machines: dict[str, Machine], root: Path, timeout: float
-) -> list[tuple[Point, str]]:
-    """Measure each point in the worker and append its record; returns the failed ones with their reasons."""
-    from harness.machine import commit
-    from harness.points import no_accuracy
-    from harness.worker import Worker
+class Session:
+    """One run of a sweep: visits in blocks, then exams; every outcome is in the store before the next one begins."""
 
-    failed = []
-    version = commit()
-    begin = time.monotonic()
-    with alone(), Progress(len(todo)) as progress:
-        worker = Worker()
+    def __init__(self, plan: Plan, root: Path, timeout: float, seed: int, progress: Progress):
+        from harness.machine import commit
+        from harness.worker import Worker
+
+        self.plan, self.root, self.timeout, self.seed, self.progress = plan, root, timeout, seed, progress
+        self.commit = commit()
+        self.worker = Worker()
+        self._work: dict[str, dict[str, Work]] = {}
+
+    def visit_all(self, todo: Sequence[Sequence[str]]) -> None:
+        """For each block a fresh process that visits what is missing, in random order.
+
+        What fails is not visited again in later blocks of this run: it has no number, whatever they would say.
+        """
+        from harness.measurement import modules_of
+        from harness.plan import order
+
+        modules = {key: modules_of(component) for key, component in self.plan.components.items()}
+        total, done = sum(map(len, todo)), 0
+        failed: set[str] = set()
         try:
-            for count, (key, (point, command)) in enumerate(todo.items(), start=1):
-                started, start = datetime.now(UTC), time.monotonic()
-                outcome = worker.measure(point, timeout, partial(progress.doing, count, point.name))
-                record = Record(
+            for block, keys in enumerate(todo):
+                begin, disturbed = time.monotonic(), 0
+                for position, key in enumerate(order(keys, modules, self.seed, block)):
+                    if key not in failed:
+                        visits = self._visit(key, block, position, f"block {block + 1}/{len(todo)}, {done + 1}/{total}")
+                        disturbed += visits[-1].disturbed
+                        if visits[-1].status != "ok":
+                            failed.add(key)
+                            self.progress.line(f"failed: {self.plan.components[key].name}: {visits[-1].reason}")
+                    done += 1
+                    self.progress.advance(done / total)
+                self.worker.stop()
+                if keys:
+                    note = f", {disturbed} disturbed" if disturbed else ""
+                    spent = readable(time.monotonic() - begin)
+                    text = f"block {block + 1}/{len(todo)}: {len(keys)} visits{note} in {spent}"
+                    self.progress.line(text + self.progress.left())
+        finally:
+            self.worker.stop()
+
+    def _visit(self, key: str, block: int, position: int, where: str) -> list[Visit]:
+        component = self.plan.components[key]
+        name = f"{where}: {component.name}"
+        if key not in self._work:
+            from harness.costs import work_of
+
+            self._work[key] = work_of(component)
+        started, begin = datetime.now(UTC), time.monotonic()
+        outcome = self.worker.visit(component, self.timeout, partial(self.progress.doing, name))
+        common = {
+            "key": key,
+            "machine": self.plan.machines[component.device],
+            "commit": self.commit,
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - begin, 3),
+            "command": self.plan.commands[key],
+            "component": component,
+            "block": block,
+            "process": outcome.process,
+            "seed": self.seed,
+            "position": position,
+            "work": self._work[key],
+        }
+        good = [found for found in outcome.results if "samples" in found]
+        visits = [Visit(**common, status="ok", attempt=attempt, **found) for attempt, found in enumerate(good)]
+        if outcome.status != "ok":
+            # What was measured before the failure is no number; the timer's test is kept, it may be the reason.
+            timer = next((found["timer"] for found in outcome.results), None)
+            visits = [Visit(**common, status=outcome.status, reason=outcome.reason, attempt=len(good), timer=timer)]
+        for visit in visits:
+            store.append(self.root, visit)
+        return visits
+
+    def ask_all(self, keys: Sequence[str]) -> None:
+        """Ask what is missing, in one process that lives across points."""
+        from harness.schema import Score
+
+        try:
+            for count, key in enumerate(keys, start=1):
+                point, suite = self.plan.exams[key]
+                name = f"exam {count}/{len(keys)}: {point.name} {suite.name}"
+                started, begin = datetime.now(UTC), time.monotonic()
+                outcome = self.worker.exam(point, suite, self.timeout, partial(self.progress.doing, name))
+                score = Score(**outcome.results[0]["score"]) if outcome.results else None
+                exam = Exam(
                     key=key,
                     status=outcome.status,
                     reason=outcome.reason,
-                    point=point,
-                    machine=machines[point.device],
-                    commit=version,
+                    machine=self.plan.machines[point.device],
+                    commit=self.commit,
                     started=started.isoformat(timespec="seconds"),
-                    seconds=round(time.monotonic() - start, 3),
-                    command=command,
-                    latency=outcome.latency,
-                    scores=outcome.scores,
-                    no_accuracy="" if outcome.scores or outcome.status != "ok" else no_accuracy(point),
+                    seconds=round(time.monotonic() - begin, 3),
+                    command=self.plan.commands[key],
+                    point=point,
+                    suite=suite,
+                    score=score,
                 )
-                store.append(store.path_of(root, record.machine), record)
-                left = (time.monotonic() - begin) / count * (len(todo) - count)
-                progress.done(count, record, left)
-                if outcome.status != "ok":
-                    failed.append((point, f"{outcome.status}: {outcome.reason}"))
+                store.append(self.root, exam)
+                if exam.status != "ok":
+                    self.progress.line(f"failed: {point.name} {suite.name}: {exam.reason}")
         finally:
-            worker.stop()
-    return failed
+            self.worker.stop()
+
+
+def _estimate(
+    plan: Plan,
+    todo: Sequence[Sequence[str]],
+    asked: Sequence[str],
+    visits: Mapping[str, Mapping[int, Visit]],
+    exams: Mapping[str, Exam],
+) -> float:
+    """Seconds that the rest will take, by the ceilings that this machine had last, or has now."""
+    from harness.plan import estimate
+    from harness.runtimes.torch_runtime import TorchDevice
+    from harness.timer import measure_ceilings
+
+    if not any(todo) and not asked:
+        return 0.0
+    keys = {machine.key for machine in plan.machines.values()}
+    known = [v for blocks in visits.values() for v in blocks.values() if v.ceilings and v.machine.key in keys]
+    if known:
+        ceilings = known[-1].ceilings
+    else:
+        first = next(iter(plan.components.values()))
+        place = TorchDevice(first.device, first.dtype, first.threads)
+        ceilings = measure_ceilings(place, seconds=0.2)
+        place.release()
+    assert ceilings is not None
+    return estimate(plan, todo, asked, visits, exams.values(), ceilings)
+
+
+def _dry_run(
+    plan: Plan,
+    todo: Sequence[Sequence[str]],
+    asked: Sequence[str],
+    visits: Mapping[str, Mapping[int, Visit]],
+    exams: Mapping[str, Exam],
+) -> None:
+    """Print the points, what is reused and what the rest will take."""
+    missing = {key for keys in todo for key in keys}
+    shared = Counter(key for planned in plan.points for key in planned.components.values())
+    for planned in plan.points:
+        parts = []
+        for kind, key in planned.components.items():
+            state = "to measure" if key in missing else "in the store"
+            others = f", shared by {shared[key]} points" if shared[key] > 1 else ""
+            parts.append(f"{kind} {state}{others}")
+        left = sum(key in asked for key in planned.exams.values())
+        told = f"{left} of {len(planned.exams)} exams to take" if planned.exams else "no exams"
+        print(f"  {planned.point.name:<44} {'; '.join(parts)}; {told}")
+    naive = sum(planned.point.protocol.blocks for planned in plan.points)
+    kinds = Counter(plan.components[key].kind for key in plan.components)
+    print(
+        f"components: {', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))} "
+        f"({naive} whole VLMs would be visited if nothing were composed)"
+    )
+    blocks, visiting = sum(map(bool, todo)), sum(map(len, todo))
+    print(f"to measure: {visiting} visits in {blocks} blocks (fresh processes), {len(asked)} exams")
+    print(f"estimated time: {readable(_estimate(plan, todo, asked, visits, exams))}")
 
 
 def command_of(config: Plain) -> str:
@@ -177,6 +330,19 @@ def alone() -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _direct(value: object) -> int | None:
+    if value == "all":
+        return None
+    return _whole("direct", value)
+
+
+def _whole(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        more = " or all" if name == "direct" else ""
+        raise HarnessError(f"{name}={value}: a whole number from 0{more} is expected")
+    return value
 
 
 def _seconds(value: object) -> float:

@@ -1,68 +1,83 @@
-"""The child process in which points are measured, and the parent's handle on it.
+"""The child process in which everything is measured, and the parent's handle on it.
 
-A point may crash, run out of memory or hang without taking the sweep along. The worker lives across points, so that
-starting torch and drawing the suites are paid once, and is replaced when it dies. The parent waits for it in a system
-call, so that it takes nothing from what is measured.
+A component may crash, run out of memory or hang without taking the sweep along: the process is replaced, and what it
+was doing is a record with a reason. A block is one such process. The parent waits for it in a system call, so that it
+takes nothing from what is measured.
 """
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from harness.schema import HarnessError, Latency, Point, Score, Status
+from harness.schema import Component, HarnessError, Point, Status, Suite
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one point."""
+    """What became of one task."""
 
     status: Status
     reason: str = ""
-    latency: Latency | None = None
-    scores: tuple[Score, ...] = ()
+    results: tuple[dict[str, Any], ...] = ()
+    """Of a visit: what each attempt found, as fields of a `Visit`. Of an exam: one `{"score": ...}`."""
+    process: str = ""
+    """Names the process that did it."""
 
 
 class Worker:
-    """Measures points one after the other in a process of its own."""
+    """Does one task after the other in a process of its own."""
 
     def __init__(self, target: Callable[[Connection], None] | None = None):
         """`target` is the child's main function; tests give one that misbehaves."""
         self._target = target or serve
         self._process: multiprocessing.process.BaseProcess | None = None
         self._pipe: Connection | None = None
+        self._name = ""
 
-    def measure(self, point: Point, timeout: float, progress: Callable[[str], None] = lambda _: None) -> Outcome:
-        """Measure one point; `timeout` is the longest time without a sign of life, in seconds."""
+    def visit(self, component: Component, timeout: float, progress: Callable[[str], None] = lambda _: None) -> Outcome:
+        """Visit one component; `timeout` is the longest time without a sign of life, in seconds."""
+        return self._do({"visit": component.model_dump_json()}, timeout, progress)
+
+    def exam(
+        self, point: Point, suite: Suite, timeout: float, progress: Callable[[str], None] = lambda _: None
+    ) -> Outcome:
+        """Ask one point one suite."""
+        return self._do({"exam": [point.model_dump_json(), suite.model_dump_json()]}, timeout, progress)
+
+    def _do(self, task: dict[str, Any], timeout: float, progress: Callable[[str], None]) -> Outcome:
         pipe = self._start()
+        name = self._name
         try:
-            pipe.send(point.model_dump_json())
+            pipe.send(task)
             deadline = time.monotonic() + timeout
             while True:
                 if not pipe.poll(max(0.0, deadline - time.monotonic())):
                     self.stop()
-                    return Outcome("timeout", f"no sign of life for {timeout:.0f} s; the process was stopped")
+                    return Outcome("timeout", f"no sign of life for {timeout:.0f} s; the process was stopped", (), name)
                 message = pipe.recv()
                 if isinstance(message, str):
                     progress(message)
                     deadline = time.monotonic() + timeout
                     continue
-                outcome = _outcome(message)
-                if outcome.status != "ok":
-                    self.stop()  # what a failed point left behind must not meet the next one
-                return outcome
+                results = tuple(json.loads(result) for result in message["results"])
+                if message["status"] != "ok":
+                    self.stop()  # what a failed task left behind must not meet the next one
+                return Outcome(message["status"], message["reason"], results, name)
         except (EOFError, BrokenPipeError, ConnectionResetError):
-            return Outcome("crashed", self._last_words())
+            return Outcome("crashed", self._last_words(), (), name)
 
     def stop(self) -> None:
-        """End the process, at once."""
+        """End the process, at once; the next task begins in a fresh one."""
         if self._process is not None:
             self._process.kill()
             self._process.join()
@@ -75,6 +90,7 @@ class Worker:
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=self._target, args=(theirs,), daemon=True)
         self._process.start()
+        self._name = uuid.uuid4().hex[:8]
         theirs.close()
         return self._pipe
 
@@ -92,14 +108,8 @@ class Worker:
         return f"the measuring process ended with exit code {code}"
 
 
-def _outcome(message: dict[str, Any]) -> Outcome:
-    latency = Latency.model_validate_json(message["latency"]) if message["latency"] else None
-    scores = tuple(Score.model_validate_json(score) for score in message["scores"])
-    return Outcome(message["status"], message["reason"], latency, scores)
-
-
 def serve(pipe: Connection) -> None:
-    """The child's main function: points in, signs of life and one outcome each out."""
+    """The child's main function: tasks in, signs of life and one outcome each out."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     _die_with_parent()
     from harness.measurement import Measurer
@@ -107,28 +117,32 @@ def serve(pipe: Connection) -> None:
     measurer = Measurer()
     while True:
         try:
-            point = Point.model_validate_json(pipe.recv())
+            task = pipe.recv()
         except EOFError:
             return
-        pipe.send(_attempt(measurer.measure, point, pipe.send))
+        pipe.send(attempt(measurer, task, pipe.send))
 
 
-def _attempt(
-    measure: Callable[[Point, Callable[[str], None]], tuple[Latency, tuple[Score, ...]]],
-    point: Point,
-    progress: Callable[[str], None],
-) -> dict[str, Any]:
-    from harness.bench import InvalidOutput
+def attempt(measurer: Any, task: dict[str, Any], progress: Callable[[str], None]) -> dict[str, Any]:
+    """Do one task; whatever goes wrong becomes a status and one line."""
+    from harness.bench import Cached, InvalidOutput
+    from harness.measurement import UntrustedTimer
 
-    status: Status
+    results: list[str] = []
+    status: Status = "ok"
+    reason = ""
     try:
-        latency, scores = measure(point, progress)
-        return {
-            "status": "ok",
-            "reason": "",
-            "latency": latency.model_dump_json(),
-            "scores": [score.model_dump_json() for score in scores],
-        }
+        if "visit" in task:
+            for found in measurer.visit(Component.model_validate_json(task["visit"]), progress):
+                results.append(json.dumps({k: _plain(v) for k, v in found.items()}))
+        else:
+            point, suite = task["exam"]
+            score = measurer.exam(Point.model_validate_json(point), Suite.model_validate_json(suite), progress)
+            results.append(json.dumps({"score": _plain(score)}))
+    except UntrustedTimer as error:
+        status, reason = "untrusted_timer", str(error)
+    except Cached as error:
+        status, reason = "cached", str(error)
     except InvalidOutput as error:
         status, reason = "invalid_output", str(error)
     except MemoryError as error:
@@ -139,7 +153,11 @@ def _attempt(
         text = " ".join(str(error).split())[:300]
         status = "out_of_memory" if "out of memory" in text.lower() or "can't allocate" in text.lower() else "error"
         reason = f"{type(error).__name__}: {text}"
-    return {"status": status, "reason": reason, "latency": "", "scores": []}
+    return {"status": status, "reason": reason, "results": results}
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
 
 
 def _die_with_parent() -> None:

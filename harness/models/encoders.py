@@ -33,6 +33,8 @@ class VisionEncoder(nn.Module):
         self._position: Tensor | None = None
         self._grid: tuple[int, int] = (0, 0)
         self.backbone = timm.create_model(spec.timm, pretrained=False, num_classes=0, **args)
+        if args.get("inference_mode"):
+            _keep_signal(self.backbone)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Normalised pixels (B, 3, R, R) -> visual tokens (B, (R / stride)^2, features), row by row."""
@@ -46,7 +48,8 @@ class VisionEncoder(nn.Module):
         """Fit a ViT's position embedding to `resolution` once; otherwise timm resizes it again for each image."""
         if getattr(self.backbone, "dynamic_img_size", False):
             if self._position is None:
-                self._position = self.backbone.pos_embed.detach().float().cpu().clone()
+                embedding = self.backbone.pos_embed.detach().float()
+                self._position = embedding.clone() if embedding.is_meta else embedding.cpu().clone()
                 self._grid = self.backbone.patch_embed.grid_size
             side = resolution // self.spec.stride
             fitted = resample_abs_pos_embed(
@@ -61,6 +64,17 @@ class VisionEncoder(nn.Module):
     def fuse(self) -> None:
         """Turn the training form into the inference form, with the same outputs in evaluation mode."""
         self.backbone = reparameterize_model(self.backbone.eval())
+
+
+def _keep_signal(backbone: nn.Module) -> None:
+    """Random weights through which an image still reaches the output.
+
+    timm's initial weights are made for batch norms, which the inference form has not: the signal would die out within
+    a few blocks (1e-9 at the output of FastViTHD), and no check could tell one image's output from another's.
+    """
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
 
 
 def build_encoder(spec: Encoder, training_form: bool = False, device: str | torch.device = "cpu") -> VisionEncoder:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from harness.schema import HarnessError, Llm
 
@@ -19,3 +20,16 @@ def build_llm(
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=dtype)
     return model.eval()
+
+
+def splice(llm: PreTrainedModel, before: Tensor, visual: Tensor, after: Tensor) -> Tensor:
+    """Visual tokens (B, N, W) between text ids (B, T0) and (B, T1) -> embeddings (B, T0 + N + T1, W)."""
+    embed = llm.get_input_embeddings()
+    return torch.cat([embed(before), visual, embed(after)], dim=1)
+
+
+def prefill(llm: PreTrainedModel, embeddings: Tensor) -> tuple[Tensor, DynamicCache]:
+    """Embeddings (B, L, W) -> logits of the last position (B, vocabulary) and the KV cache."""
+    cache = DynamicCache(config=llm.config)
+    out = llm(inputs_embeds=embeddings, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return out.logits[:, -1], cache

@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedTokenizerFast
 
 from harness.models.connectors import build_connector
 from harness.models.encoders import VisionEncoder
-from harness.models.llms import build_llm
+from harness.models.llms import build_llm, prefill, splice
 from harness.models.tokenizer import ANSWER, BOS, EOS
 from harness.schema import Connector, Encoder, HarnessError, Llm, Noun, first_fault
 
@@ -80,14 +80,11 @@ class Vlm(nn.Module):
 
     def prompt(self, visual: Tensor, before: Tensor, after: Tensor) -> Tensor:
         """Splice visual tokens (B, N, W) between text ids (B, T0) and (B, T1) -> embeddings (B, T0 + N + T1, W)."""
-        embed = self.llm.get_input_embeddings()
-        return torch.cat([embed(before), visual, embed(after)], dim=1)
+        return splice(self.llm, before, visual, after)
 
     def prefill(self, embeddings: Tensor) -> tuple[Tensor, DynamicCache]:
         """Embeddings (B, L, W) -> logits of the last position (B, vocabulary) and the KV cache."""
-        cache = DynamicCache(config=self.llm.config)
-        out = self.llm(inputs_embeds=embeddings, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        return out.logits[:, -1], cache
+        return prefill(self.llm, embeddings)
 
     def decode(self, token: Tensor, cache: DynamicCache) -> Tensor:
         """One more token (B, 1) on top of `cache`, which grows -> logits (B, vocabulary)."""
@@ -190,3 +187,9 @@ def read_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_file=str(path), bos_token=BOS, eos_token=EOS, sep_token=ANSWER, pad_token="<pad>", unk_token="<unk>"
     )
+
+
+def vocabulary_of(folder: Path) -> int:
+    """Size of the vocabulary of a saved VLM, from the header of its weights."""
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        return int(file.get_slice("llm.model.embed_tokens.weight").get_shape()[0])

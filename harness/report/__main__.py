@@ -11,7 +11,8 @@ def main() -> int:
     """Run the command line; returns the exit code."""
     sweep, results, reports = [*sys.argv[1:4], *("resolution", "results", "reports")[len(sys.argv) - 1 :]]
     try:
-        print(write_report(Path(results), sweep, Path(reports)) / "index.html")
+        folder, _ = write_report(Path(results), sweep, Path(reports))
+        print(folder / "index.html")
     except HarnessError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

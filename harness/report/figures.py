@@ -100,6 +100,15 @@ def draw_figures(table: pd.DataFrame, folder: Path) -> list[Figure]:
         timed,
         _latency,
     )
+    if "encode_flops" in timed.columns:
+        add(
+            "efficiency",
+            "How far from the limit: operations a second that each encoder (filled) and each prefill (hollow) reached, "
+            "against operations for each byte that must be moved. The lines are what this device did in the same "
+            "processes: a copy (slope) and a matrix product (level). A point far below them is badly mapped, not large.",
+            timed,
+            _efficiency,
+        )
     add("breakdown", "Where the time to first token goes: median of each stage.", timed, _breakdown)
     return figures
 
@@ -114,10 +123,11 @@ def provenance(table: pd.DataFrame) -> str:
     )
     dates = sorted(table["date"].unique())
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
-    low, high = int(table["samples"].min()), int(table["samples"].max())
+    low, high = int(table["encode_samples"].min()), int(table["encode_samples"].max())
     count = f"{low}" if low == high else f"{low}–{high}"
     protocol = "; ".join(sorted(table["protocol"].unique()))
-    return f"measured on {where}, {when}; batch 1, {count} passes a point; protocol {protocol}"
+    rough = f"; {table['disturbed'].sum()} of {len(table)} points disturbed" if table["disturbed"].any() else ""
+    return f"measured on {where}, {when}; batch 1, {count} passes of each encoder; protocol {protocol}{rough}"
 
 
 def _look(table: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
@@ -246,6 +256,38 @@ def _latency(canvas: Canvas, rows: pd.DataFrame) -> None:
         axes.set_xlabel("input resolution, px")
     left.set_ylabel("median, ms (logarithmic)")
     _legend(left, rows, loc="best")
+
+
+def _efficiency(canvas: Canvas, rows: pd.DataFrame) -> None:
+    axes = canvas.add_subplot()
+    colours, markers = _look(rows)
+    flops, speed = (rows[f"ceiling_{what}_per_second"].median() for what in ("flops", "bytes"))
+    most = 0.0
+    for stage, filled in (("encode", True), ("prefill", False)):
+        part = rows.dropna(subset=[f"{stage}_flops"])
+        if not filled:  # one point for each LLM and number of tokens, whatever the encoder was
+            part = part.drop_duplicates(["llm_title", "visual_tokens"])
+        else:
+            part = part.drop_duplicates(["encoder_title", "resolution"])
+        for row in part.to_dict("records"):
+            x, y = row[f"{stage}_flops"] / row[f"{stage}_bytes"], row[f"{stage}_flops"] / row[stage] / 1e9
+            most = max(most, x)
+            colour = colours[row["encoder_title"]] if filled else "#444444"
+            marker = "o" if filled else markers[row["llm_title"]]
+            axes.plot(x, y, marker=marker, ms=6, ls="", color=colour, mfc=colour if filled else "none", zorder=3)
+            text = f"{row['resolution']}" if filled else f"{row['visual_tokens']}+{row['text_tokens']}"
+            axes.annotate(text, (x, y), xytext=(5, -3), textcoords="offset points", fontsize=6, color="#555555")
+    x = np.geomspace(axes.get_xlim()[0] if axes.get_xlim()[0] > 0 else 1.0, 2 * max(most, flops / speed), 100)
+    axes.plot(x, np.minimum(speed * x, flops) / 1e9, color="black", lw=1.2)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("operations for each byte of weights, inputs and outputs")
+    axes.set_ylabel("10⁹ operations a second")
+    axes.set_title("How far from the limit (small numbers: resolution in px; visual + text tokens)", fontsize=9)
+    handles = [Line2D([], [], color=c, marker="o", ls="", label=name) for name, c in colours.items()]
+    for name, marker in markers.items():
+        handles.append(Line2D([], [], color="#444444", marker=marker, mfc="none", ls="", label=f"prefill, {name}"))
+    axes.legend(handles=handles, fontsize=7.5, loc="best")
 
 
 def _breakdown(canvas: Canvas, rows: pd.DataFrame) -> None:

@@ -8,8 +8,28 @@ import jinja2
 import pandas as pd
 
 from harness.report.figures import Figure, provenance
-from harness.report.tables import readable
+from harness.report.tables import deviation, milliseconds, readable
 from harness.schema import Manifest
+
+
+def checks(table: pd.DataFrame) -> list[str]:
+    """What was done to find out whether the numbers are true, in sentences."""
+    said = []
+    if "residual_ttft_model" in table.columns:
+        for _, row in table.dropna(subset=["residual_ttft_model"]).iterrows():
+            said.append(
+                f"{row['encoder_title']} {row['resolution']} px, {row['llm_title']}: composed ttft_model is "
+                f"{deviation(row, 'residual_ttft_model')} off the whole VLM measured directly; waiting between stages "
+                f"costs {milliseconds(row, 'overlap')} ms"
+            )
+    if "encode_effective_samples" in table.columns and not table.empty:
+        samples, worth = table["encode_samples"].sum(), table["encode_effective_samples"].sum()
+        said.append(
+            f"{samples:.0f} counted passes of encoders are worth {worth:.0f} independent ones (lag-1 autocorrelation "
+            f"{table['encode_lag1'].median():.2f} within a process); intervals are over processes"
+        )
+        said.append(f"{table['marked'].mean():.1%} of all passes are marked as disturbed and left out of the medians")
+    return said
 
 
 def write_page(manifest: Manifest, table: pd.DataFrame, figures: list[Figure], folder: Path) -> None:
@@ -24,10 +44,13 @@ def write_page(manifest: Manifest, table: pd.DataFrame, figures: list[Figure], f
         title=manifest.title,
         command=manifest.command,
         started=manifest.started,
-        missing=len(manifest.keys) - len(table),
+        missing=len(manifest.points) - len(table),
         provenance=provenance(timed) if not timed.empty else "nothing was measured",
         figures=figures,
         notes=notes,
+        disturbed=int(timed["disturbed"].sum()) if not timed.empty else 0,
+        timed=len(timed),
+        checks=checks(timed),
         columns=list(shown.columns),
         rows=shown.to_numpy().tolist(),
         on_frontier=table["on_frontier"].tolist() if not table.empty else [],

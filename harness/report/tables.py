@@ -12,14 +12,50 @@ from harness.frame import suites_of
 
 
 def milliseconds(row: pd.Series[Any], name: str) -> str:
-    """A duration with its 95% interval, e.g. `3.21 (3.18–3.30)`; a dash where there is none."""
+    """A duration with its 95% interval over blocks, e.g. `3.21 (3.18–3.30)`; a dash where there is none."""
     value = row.get(name)
     if value is None or pd.isna(value):
         return "–"
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     if math.isinf(low) or math.isinf(high):
-        return f"{value * 1e3:.2f} (n too small)"
+        return f"{value * 1e3:.2f} (1 block)"
     return f"{value * 1e3:.2f} ({low * 1e3:.2f}–{high * 1e3:.2f})"
+
+
+def percent(row: pd.Series[Any], name: str) -> str:
+    """A share, e.g. `34%`; a dash where there is none."""
+    value = row.get(name)
+    return "–" if value is None or pd.isna(value) else f"{value:.0%}"
+
+
+def deviation(row: pd.Series[Any], name: str) -> str:
+    """A relative deviation with its interval, e.g. `-1.2% (-2.0 to +0.3)`; a dash where there is none."""
+    value = row.get(name)
+    if value is None or pd.isna(value):
+        return "–"
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    if math.isinf(low) or math.isinf(high):
+        return f"{value:+.1%} (1 block)"
+    return f"{value:+.1%} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def blocks(row: pd.Series[Any]) -> str:
+    """How many blocks the times rest on, and how many were disturbed."""
+    if pd.isna(row.get("blocks")):
+        return "–"
+    rough = int(row["disturbed_blocks"])
+    if not rough:
+        return f"{row['blocks']:.0f}"
+    return f"{row['blocks']:.0f}, {'rests on ' if row['disturbed'] else 'without '}{rough} disturbed"
+
+
+def percentile(row: pd.Series[Any], name: str) -> str:
+    """A percentile in milliseconds, or `n/a` with the number of independent samples, which is too small."""
+    value = row.get(name)
+    if value is not None and not pd.isna(value):
+        return f"{value * 1e3:.2f}"
+    worth = row.get(f"{name.rpartition('_')[0]}_effective_samples")
+    return "–" if worth is None or pd.isna(worth) else f"n/a (n={worth:.0f})"
 
 
 def score(row: pd.Series[Any], name: str) -> str:
@@ -38,11 +74,17 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
             "px": str(row["resolution"]),
             "visual tokens": str(row["visual_tokens"]),
             "encode ms": milliseconds(row, "encode"),
+            "of limit": percent(row, "encode_efficiency"),
             "prefill ms": milliseconds(row, "prefill"),
+            "of its limit": percent(row, "prefill_efficiency"),
             "ttft_paper ms": milliseconds(row, "ttft_paper"),
             "ttft_model ms": milliseconds(row, "ttft_model"),
             "ttft_user ms": milliseconds(row, "ttft_user"),
             "ttft_fused ms": milliseconds(row, "ttft_fused"),
+            "composed vs direct": deviation(row, "residual_ttft_model"),
+            "encode p95 ms": percentile(row, "encode_p95"),
+            "peak MB": "–" if pd.isna(row.get("peak_bytes")) else f"{row['peak_bytes'] / 1e6:.0f}",
+            "blocks": blocks(row),
         }
         for suite in suites_of(table):
             cells[suite] = score(row, suite)

@@ -1,32 +1,39 @@
-"""Write a sweep's report: raw records, tables, pictures, one page.
+"""Write a sweep's report: raw results, tables, pictures, one page.
 
 `python -m harness.report SWEEP` makes it again from the store.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from harness import store
+from harness.composition import Result, load_results
 from harness.frame import frame_of
 from harness.report.figures import draw_figures
 from harness.report.page import write_page
 from harness.report.tables import write_tables
+from harness.schema import Entry
 
-RECORDS = "records.jsonl"
 
-
-def write_report(results: Path, sweep: str, reports: Path) -> Path:
-    """Make the report of the sweep's last run; returns its folder."""
-    manifest, records = store.records_of(results, sweep)
+def write_report(results: Path, sweep: str, reports: Path) -> tuple[Path, list[Result]]:
+    """Make the report of the sweep's last run; returns its folder and the points it shows."""
+    manifest, points = load_results(results, sweep)
     folder = reports / sweep
     folder.mkdir(parents=True, exist_ok=True)
-    lines = "".join(record.model_dump_json() + "\n" for record in records)
-    (folder / RECORDS).write_text(lines)
-    table = frame_of(records)
+    visits = {(v.key, v.block): v for point in points for blocks in point.visits.values() for v in blocks.values()}
+    exams = {exam.key: exam for point in points for exam in point.exams.values()}
+    _write_lines(folder / store.VISITS, visits.values())
+    _write_lines(folder / store.EXAMS, exams.values())
+    table = frame_of(points)
     for old in (*folder.glob("*.png"), *folder.glob("*.svg")):
         old.unlink()  # a picture of an earlier run must not stand beside this one's numbers
     write_tables(table, folder)
     figures = draw_figures(table, folder)
     write_page(manifest, table, figures, folder)
-    return folder
+    return folder, points
+
+
+def _write_lines(path: Path, entries: Iterable[Entry]) -> None:
+    path.write_text("".join(entry.model_dump_json() + "\n" for entry in entries))

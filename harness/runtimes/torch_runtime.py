@@ -7,62 +7,46 @@ The runtime is the instrument: `run` is a generator that yields a stage's name w
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any, ClassVar
 
+import psutil
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
+from harness.models.connectors import build_connector
+from harness.models.encoders import VisionEncoder
+from harness.models.llms import build_llm, prefill, splice
 from harness.models.preprocess import pixel_tensor
 from harness.models.tokenizer import build_tokenizer
 from harness.models.vlm import Vlm, VlmSpec, folder_of, hash_checkpoint, load_vlm
-from harness.schema import HarnessError, Point
+from harness.schema import Component, HarnessError, Memory
+
+Example = tuple[bytes, str]
+"""An encoded image and a question about it."""
+
+PROBE = {"cpu": 512, "cuda": 4096, "mps": 1024}
+"""Side of the matrices of the timer test: some milliseconds of work."""
+PRODUCT = {"cpu": 2048, "cuda": 8192, "mps": 4096}
+"""Side of the matrices whose product shows the most that a device can compute."""
+BUFFER = {"cpu": 256 * 2**20, "cuda": 2**30, "mps": 512 * 2**20}
+"""Bytes of the buffer whose copy shows the most that it can move; several times the caches."""
 
 
-@dataclass
-class Outputs:
-    """What one pass left behind, for the bench to check."""
+class TorchDevice:
+    """One torch device: how to wait for it, its memory, and known work for `harness.timer`."""
 
-    visual_tokens: int = 0
-    text_tokens: int = 0
-    logits: Tensor | None = None
-    encoder_calls: int = 0
-
-
-@dataclass
-class TorchRuntime:
-    """One VLM on one torch device."""
-
-    vlm: Vlm
-    device: torch.device
-    dtype: torch.dtype
-    resolution: int
-    text_tokens: int
-    """Prompt length for a VLM without a tokenizer of its own."""
-    outputs: Outputs = field(default_factory=Outputs)
-
-    @classmethod
-    def load(cls, point: Point) -> TorchRuntime:
-        """Build the point's VLM, from its checkpoint or with random weights, on its device."""
-        torch.set_num_threads(point.threads)
+    def __init__(self, device: str, dtype: str, threads: int):
+        torch.set_num_threads(threads)
         torch.set_flush_denormal(True)
-        device, dtype = torch.device(point.device), getattr(torch, point.dtype)
-        if point.checkpoint:
-            if (found := hash_checkpoint(folder_of(point.checkpoint))) != point.weights:
-                raise HarnessError(
-                    f"{point.checkpoint} was replaced since the sweep began ({point.weights} -> {found})"
-                )
-            vlm = load_vlm(folder_of(point.checkpoint), point.attention)
-            _cast(vlm, dtype)
-        else:
-            spec = VlmSpec(encoder=point.encoder, connector=point.connector, llm=point.llm, training_form=False)
-            torch.manual_seed(0)
-            vlm = Vlm(spec, attention=point.attention, device=device, dtype=dtype)
-        vlm.encoder.prepare(point.resolution)
-        return cls(vlm.to(device).eval(), device, dtype, point.resolution, point.protocol.text_tokens)
+        self.device, self.dtype = torch.device(device), getattr(torch, dtype)
+        self.synchronous = device == "cpu"
+        self._own_peak = True
+        self._kept: dict[str, Tensor] = {}
 
     def wait(self) -> None:
         """Return when everything submitted to the device is done; on the CPU calls are synchronous."""
@@ -71,83 +55,388 @@ class TorchRuntime:
         elif self.device.type == "mps":
             torch.mps.synchronize()
 
-    @torch.inference_mode()
-    def run(self, encoded: bytes, question: str) -> Iterator[str]:
-        """One pass from image bytes and a question to the first token's id, stage by stage."""
-        self.outputs = out = Outputs()
-        pixels = pixel_tensor(encoded, self.vlm.spec.encoder, self.resolution)
-        yield "preprocess"
-        before, after = self._ids(question)
-        yield "tokenize"
-        pixels = pixels.to(self.device, self.dtype)
-        first, second = (torch.tensor([ids], device=self.device) for ids in (before, after))
-        yield "transfer"
-        features = self.vlm.encode(pixels)
-        out.encoder_calls += 1
-        yield "encode"
-        visual = self.vlm.project(features)
-        yield "project"
-        logits, _ = self.vlm.prefill(self.vlm.prompt(visual, first, second))
-        yield "prefill"
-        int(logits.argmax(-1).item())
-        yield "sample"
-        out.visual_tokens, out.text_tokens, out.logits = visual.shape[1], len(before) + len(after), logits
-        self._visual = visual
+    def _tensor(self, name: str, *shape: int) -> Tensor:
+        if name not in self._kept:
+            made = torch.rand(*shape, device=self.device, dtype=torch.float32)
+            self._kept[name] = (made / shape[-1] ** 0.5).to(self.dtype)
+        return self._kept[name]
 
     @torch.inference_mode()
-    def prefill_visual(self) -> Iterator[str]:
-        """Prefill over the visual tokens of the last pass alone: the paper's definition."""
-        self.vlm.prefill(self._visual)
-        yield "prefill_visual"
+    def work(self, repeats: int) -> None:
+        """Submit the same matrix product `repeats` times, each on the result of the one before."""
+        side = PROBE[self.device.type]
+        matrix = self._tensor("matrix", side, side)
+        result = self._tensor("start", side, side)
+        for _ in range(repeats):
+            result = torch.mm(matrix, result).clamp_(0, 1)
+        self._kept["result"] = result
 
-    def _ids(self, question: str) -> tuple[list[int], list[int]]:
-        if self.vlm.tokenizer is not None:
-            return self.vlm.question_ids(question)
-        # Random weights: the length of the prompt decides the latency, its ids do not. The reference tokenizer
-        # stands in, and its ids are repeated to the protocol's length.
-        ids = _stand_in().encode(question, add_special_tokens=False) or [0]
-        vocabulary = self.vlm.llm.config.vocab_size
-        ids = [ids[k % len(ids)] % vocabulary for k in range(self.text_tokens)]
-        return ids[:1], ids[1:]
+    @torch.inference_mode()
+    def fetch(self) -> None:
+        """Bring one number of `work`'s result to the host."""
+        self._kept["result"][0, 0].item()
 
-    def at(self, resolution: int, text_tokens: int) -> TorchRuntime:
-        """The same VLM at another resolution."""
-        self.resolution, self.text_tokens = resolution, text_tokens
-        self.vlm.encoder.prepare(resolution)
-        return self
+    @torch.inference_mode()
+    def matrix_product(self) -> int:
+        """Submit one large matrix product; returns its floating-point operations."""
+        side = PRODUCT[self.device.type]
+        if "out" not in self._kept:
+            self._kept["out"] = torch.empty(side, side, device=self.device, dtype=self.dtype)
+        torch.mm(self._tensor("left", side, side), self._tensor("right", side, side), out=self._kept["out"])
+        return 2 * side**3
+
+    @torch.inference_mode()
+    def copy(self) -> int:
+        """Submit one copy of a large buffer; returns the bytes read and written."""
+        count = BUFFER[self.device.type] // 4
+        for name in ("source", "target"):
+            if name not in self._kept:
+                self._kept[name] = torch.ones(count, device=self.device, dtype=torch.float32)
+        self._kept["target"].copy_(self._kept["source"])
+        return 2 * 4 * count
+
+    def release(self) -> None:
+        """Give back what the probes hold."""
+        self._kept.clear()
+        self.empty_cache()
+
+    def empty_cache(self) -> None:
+        """Give back what the allocator keeps for later."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        elif self.device.type == "mps":
+            torch.mps.empty_cache()
+
+    def allocated(self) -> int:
+        """Bytes in use now."""
+        if self.device.type == "cuda":
+            return torch.cuda.memory_allocated(self.device)
+        if self.device.type == "mps":
+            return torch.mps.current_allocated_memory()
+        return int(psutil.Process().memory_info().rss)
 
     def reset_peak(self) -> None:
         """Start a new peak of memory where the system can."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         elif sys.platform == "linux":
-            self._own_peak = True
             try:
                 Path("/proc/self/clear_refs").write_text("5")
+                self._own_peak = True
             except OSError:  # a hardened container forbids it
                 self._own_peak = False
 
     def peak(self) -> tuple[int | None, str]:
         """Largest memory since `reset_peak` in bytes, and what that number is."""
         if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device), "CUDA allocator peak"
+            return torch.cuda.max_memory_allocated(self.device), "CUDA allocator (allocated, its own peak)"
         if self.device.type == "mps":
-            return torch.mps.current_allocated_memory(), "MPS allocated now (torch has no peak)"
+            return (
+                torch.mps.current_allocated_memory(),
+                "MPS allocator, sampled after the last pass (torch has no peak)",
+            )
         if sys.platform == "linux":
             for line in Path("/proc/self/status").read_text().splitlines():
                 if line.startswith("VmHWM"):
-                    since = "" if self._own_peak else " since its start"
-                    return int(line.split()[1]) * 1024, f"process peak{since} (VmHWM)"
+                    since = "" if self._own_peak else ", peak since its start"
+                    return int(line.split()[1]) * 1024, f"process (RSS, VmHWM{since})"
             return None, "unknown"
         if sys.platform == "win32":
-            return None, "unknown"
+            return int(psutil.Process().memory_info().peak_wset), "process (RSS, peak working set since its start)"
         import resource
 
         scale = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale, "process peak since its start (ru_maxrss)"
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+        return peak, "process (RSS, ru_maxrss since its start)"
 
 
-def _cast(vlm: Vlm, dtype: torch.dtype) -> None:
+@dataclass
+class Left:
+    """What one pass left behind, for the bench to check."""
+
+    calls: int
+    visual_tokens: int
+    text_tokens: int
+    total: float
+    """A weighted sum of all elements of the output."""
+
+
+class Counter:
+    """Counts a module's forward passes by a hook, whatever the code around it believes."""
+
+    def __init__(self, module: nn.Module):
+        self.calls = 0
+        self._hook = module.register_forward_hook(self._count)
+
+    def _count(self, *_: object) -> None:
+        self.calls += 1
+
+    def remove(self) -> None:
+        """Take the hook away."""
+        self._hook.remove()
+
+
+class TorchSubject:
+    """What the four kinds of component share; `build` makes the one that a component asks for.
+
+    Passes are run under `torch.inference_mode`, which their caller enters once: a generator that entered it would do
+    so at every stage, on the clock.
+    """
+
+    KINDS: ClassVar[dict[str, type[TorchSubject]]] = {}
+
+    def __init__(self, place: TorchDevice, component: Component, examples: Sequence[Example]):
+        self.place, self.component, self.examples = place, component, examples
+        self.wait = place.wait
+        self.modules: list[nn.Module] = []
+        self._out: Tensor = torch.zeros(())
+        self._tokens = (0, 0)
+        self._weights: Tensor | None = None
+        self.load()
+        self._counters = [Counter(module) for module in self.modules]
+
+    def __init_subclass__(cls, kind: str) -> None:
+        TorchSubject.KINDS[kind] = cls
+
+    def load(self) -> None:
+        """Build the component and what feeds it."""
+        raise NotImplementedError
+
+    def run(self, number: int) -> Iterator[str]:
+        """A pass with input `number`; yields each stage's name when its work is submitted."""
+        raise NotImplementedError
+
+    def beside(self) -> Iterator[str]:
+        """What is timed right after a pass, on the same input."""
+        return iter(())
+
+    def outputs(self) -> Left:
+        """What the last pass left behind."""
+        calls = 1
+        for counter in self._counters:
+            calls = counter.calls if counter.calls != 1 else calls
+        return Left(calls, *self._tokens, self._mark())
+
+    def _mark(self) -> float:
+        """A weighted sum of the output: a plain one is always near zero behind a layer norm."""
+        out = self._out.float().reshape(-1)  # in float32: half precision might overflow in the sum alone
+        if self._weights is None or len(self._weights) != len(out):
+            self._weights = (torch.arange(len(out), device=out.device) % 1009).float().cos()
+        return torch.dot(out, self._weights).item()
+
+    def at(self, component: Component) -> TorchSubject:
+        """The same modules for another resolution or number of tokens."""
+        self.component = component
+        return self
+
+    def _start(self) -> None:
+        self._tokens = (0, 0)
+        for counter in self._counters:
+            counter.calls = 0
+
+    def _pixels(self, number: int) -> Tensor:
+        """Image `number` as the encoder takes it, on the host."""
+        assert self.component.encoder is not None
+        assert self.component.resolution is not None
+        encoded, _ = self.examples[number % len(self.examples)]
+        pixels = pixel_tensor(encoded, self.component.encoder, self.component.resolution)
+        pixels[0, 0, 0, 0] = (number % 997) / 997  # the images return after a while; their pixels never do
+        return pixels
+
+
+class EncoderSubject(TorchSubject, kind="encoder"):
+    """A vision encoder of random weights."""
+
+    def load(self) -> None:
+        """Build it in its inference form."""
+        assert self.component.encoder is not None
+        torch.manual_seed(0)
+        with torch.device(self.place.device):
+            self.encoder = VisionEncoder(self.component.encoder).to(self.place.dtype).eval()
+        self.modules = [self.encoder]
+        self.at(self.component)
+
+    def at(self, component: Component) -> TorchSubject:
+        """The same encoder at another resolution."""
+        assert component.resolution is not None
+        self.encoder.prepare(component.resolution)
+        return super().at(component)
+
+    def run(self, number: int) -> Iterator[str]:
+        """Bytes of an image -> visual tokens."""
+        self._start()
+        pixels = self._pixels(number)
+        yield "preprocess"
+        pixels = pixels.to(self.place.device, self.place.dtype)
+        yield "transfer"
+        self._out = self.encoder(pixels)
+        yield "encode"
+        self._tokens = (self._out.shape[1], 0)
+
+
+class ConnectorSubject(TorchSubject, kind="connector"):
+    """A connector of random weights on random visual tokens."""
+
+    def load(self) -> None:
+        """Build it and its inputs."""
+        encoder, connector, llm = self.component.encoder, self.component.connector, self.component.llm
+        assert encoder is not None
+        assert connector is not None
+        assert llm is not None
+        torch.manual_seed(0)
+        with torch.device(self.place.device):
+            self.connector = build_connector(connector.kind, encoder.features, llm.config["hidden_size"])
+            self.connector.to(self.place.dtype).eval()
+        self.modules = [self.connector]
+        self.features = encoder.features
+        self.at(self.component)
+
+    def at(self, component: Component) -> TorchSubject:
+        """The same connector on another number of visual tokens."""
+        self._inputs = _noise(self.place, component.visual_tokens, self.features)
+        return super().at(component)
+
+    def run(self, number: int) -> Iterator[str]:
+        """Visual tokens -> the LLM's width."""
+        self._start()
+        tokens = self._inputs[number % len(self._inputs)]
+        self._out = self.connector(tokens)
+        yield "project"
+        self._tokens = (self._out.shape[1], 0)
+
+
+class LlmSubject(TorchSubject, kind="llm"):
+    """An LLM of random weights on random visual tokens and a prompt of the protocol's length."""
+
+    def load(self) -> None:
+        """Build it and its inputs."""
+        assert self.component.llm is not None
+        torch.manual_seed(0)
+        device, dtype = self.place.device, self.place.dtype
+        self.llm = build_llm(self.component.llm, self.component.attention, device, dtype)
+        self.modules = [self.llm]
+        self.at(self.component)
+
+    def at(self, component: Component) -> TorchSubject:
+        """The same LLM on another number of tokens."""
+        assert component.llm is not None
+        self._inputs = _noise(self.place, component.visual_tokens, component.llm.config["hidden_size"])
+        return super().at(component)
+
+    def run(self, number: int) -> Iterator[str]:
+        """A question -> ids; ids and visual tokens -> the first token's id."""
+        self._start()
+        question = self.examples[number % len(self.examples)][1]
+        before, after = stand_in_ids(question)
+        before, after = fit(before, after, self.component.text_tokens, self.llm.config.vocab_size)
+        yield "tokenize"
+        self._visual = self._inputs[number % len(self._inputs)]
+        first, second = (torch.tensor([ids], device=self.place.device) for ids in (before, after))
+        yield "transfer"
+        self._out, kv = prefill(self.llm, splice(self.llm, first, self._visual, second))
+        yield "prefill"
+        int(self._out.argmax(-1).item())
+        yield "sample"
+        text = len(before) + len(after)
+        self._tokens = (int(kv.get_seq_length()) - text, text)
+
+    def beside(self) -> Iterator[str]:
+        """Prefill over the visual tokens of the last pass alone: the paper's definition."""
+        prefill(self.llm, self._visual)
+        yield "prefill_visual"
+
+
+class VlmSubject(TorchSubject, kind="vlm"):
+    """A whole VLM, from its checkpoint or with random weights."""
+
+    def load(self) -> None:
+        """Load it, or build it."""
+        component = self.component
+        encoder, connector, llm = component.encoder, component.connector, component.llm
+        assert encoder is not None
+        assert connector is not None
+        assert llm is not None
+        device, dtype = self.place.device, self.place.dtype
+        if component.checkpoint:
+            if (found := hash_checkpoint(folder_of(component.checkpoint))) != component.weights:
+                raise HarnessError(
+                    f"{component.checkpoint} was replaced since the sweep began ({component.weights} -> {found})"
+                )
+            self.vlm = load_vlm(folder_of(component.checkpoint), component.attention)
+            cast(self.vlm, dtype)
+        else:
+            spec = VlmSpec(encoder=encoder, connector=connector, llm=llm, training_form=False)
+            torch.manual_seed(0)
+            self.vlm = Vlm(spec, attention=component.attention, device=device, dtype=dtype)
+        self.vlm.to(device).eval()
+        self.modules = [self.vlm.encoder, self.vlm.llm]
+        self.at(component)
+
+    def at(self, component: Component) -> TorchSubject:
+        """The same VLM at another resolution."""
+        assert component.resolution is not None
+        self.vlm.encoder.prepare(component.resolution)
+        return super().at(component)
+
+    def run(self, number: int) -> Iterator[str]:
+        """One pass from image bytes and a question to the first token's id, stage by stage."""
+        self._start()
+        device = self.place.device
+        pixels = self._pixels(number)
+        yield "preprocess"
+        question = self.examples[number % len(self.examples)][1]
+        before, after = self.vlm.question_ids(question) if self.vlm.tokenizer else stand_in_ids(question)
+        before, after = fit(before, after, self.component.text_tokens, self.vlm.llm.config.vocab_size)
+        yield "tokenize"
+        pixels = pixels.to(device, self.place.dtype)
+        first, second = (torch.tensor([ids], device=device) for ids in (before, after))
+        yield "transfer"
+        features = self.vlm.encode(pixels)
+        yield "encode"
+        self._visual = self.vlm.project(features)
+        yield "project"
+        self._out, kv = self.vlm.prefill(self.vlm.prompt(self._visual, first, second))
+        yield "prefill"
+        int(self._out.argmax(-1).item())
+        yield "sample"
+        text = len(before) + len(after)
+        self._tokens = (int(kv.get_seq_length()) - text, text)
+
+    def beside(self) -> Iterator[str]:
+        """Prefill over the visual tokens of the last pass alone: the paper's definition."""
+        self.vlm.prefill(self._visual)
+        yield "prefill_visual"
+
+
+def build(place: TorchDevice, component: Component, examples: Sequence[Example]) -> TorchSubject:
+    """The component, ready to be timed."""
+    return TorchSubject.KINDS[component.kind](place, component, examples)
+
+
+def stand_in_ids(question: str) -> tuple[list[int], list[int]]:
+    """Ids before and after the image where the LLM has no tokenizer: the reference family's, without its words."""
+    return [0], _stand_in().encode(question, add_special_tokens=False) or [0]
+
+
+def fit(before: list[int], after: list[int], length: int, vocabulary: int) -> tuple[list[int], list[int]]:
+    """A prompt of `length` ids in all, its question cut or repeated: the length decides the latency, not the words."""
+    return before, [after[k % len(after)] % vocabulary for k in range(length - len(before))]
+
+
+def memory_of(place: TorchDevice, before: int | None, loaded: int | None) -> Memory:
+    """Memory before the component was built, when it was built, and its most while it worked."""
+    peak, source = place.peak()
+    return Memory(before=before, loaded=loaded, peak=peak, source=source)
+
+
+def _noise(place: TorchDevice, tokens: int, width: int) -> list[Tensor]:
+    """Eight different (1, tokens, width) of unit variance."""
+    generator = torch.Generator().manual_seed(0)
+    made: list[Any] = [torch.randn(1, tokens, width, generator=generator) for _ in range(8)]
+    return [tensor.to(place.device, place.dtype) for tensor in made]
+
+
+def cast(vlm: Vlm, dtype: torch.dtype) -> None:
     """Weights in `dtype`; the rotary frequencies of the LLM stay in float32, as transformers keeps them."""
     vlm.encoder.to(dtype)
     vlm.connector.to(dtype)

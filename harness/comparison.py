@@ -1,0 +1,92 @@
+"""Is the candidate slower than the baseline? One rule, and a refusal where two numbers must not be compared."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.composition import counted
+from harness.schema import HarnessError, Machine, Visit
+from harness.stats import Ratio, Verdict, paired_ratio
+
+MARGIN = 0.02
+"""A slowdown that is not worth an alarm."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The outcome of one comparison."""
+
+    ratio: Ratio
+    margin: float
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    """What a reader must know beside the verdict, e.g. that blocks were disturbed."""
+
+    def __str__(self) -> str:
+        r = self.ratio
+        text = f"{self.verdict}: {r.value:.3f} times the baseline (95% interval {r.low:.3f} to {r.high:.3f}, "
+        text += f"{r.pairs} pairs of blocks, margin {self.margin:.0%}, detectable {r.detectable:.1%})"
+        return "; ".join([text, *self.reasons])
+
+
+def differences(baseline: Machine, candidate: Machine) -> list[str]:
+    """What differs between two machines, as `field: this, that`; nothing if numbers of both may be compared."""
+    one, other = baseline.model_dump(), candidate.model_dump()
+    found = []
+    for field in one:
+        if field == "libraries":
+            names = sorted(one[field].keys() | other[field].keys())
+            pairs = [(n, one[field].get(n, "absent"), other[field].get(n, "absent")) for n in names]
+        else:
+            pairs = [(field, one[field], other[field])]
+        found += [f"{name}: {a or 'unknown'}, {b or 'unknown'}" for name, a, b in pairs if a != b]
+    return found
+
+
+def compare(
+    baseline: Mapping[int, Visit], candidate: Mapping[int, Visit], stage: str, margin: float = MARGIN
+) -> Comparison:
+    """Compare a stage of two components, block by block.
+
+    Blocks pair by their number, so both sides must have been visited in the same rounds. Pairs with a disturbed visit
+    are left out; where that is more than half of them there is no verdict. Raises `HarnessError` when the two were
+    measured on different machines, devices, threads, dtypes or protocols, or when either failed.
+    """
+    for name, side in (("baseline", baseline), ("candidate", candidate)):
+        if not side:
+            raise HarnessError(f"{name}: nothing was measured")
+        if failed := next((v for v in side.values() if v.status != "ok"), None):
+            raise HarnessError(f"{name} failed: {failed.status}: {failed.reason}")
+    one, other = next(iter(baseline.values())), next(iter(candidate.values()))
+    found = differences(one.machine, other.machine)
+    for field in ("kind", "device", "dtype", "attention", "threads", "protocol"):
+        a, b = getattr(one.component, field), getattr(other.component, field)
+        if field == "protocol":
+            a, b = (p.model_copy(update={"blocks": 1, "repeats": 0}) for p in (a, b))
+        if a != b:
+            found.append(f"{field}: {a}, {b}")
+    if found:
+        raise HarnessError(f"these two must not be compared: {'; '.join(found)}; measure both in one sweep")
+    common = sorted(baseline.keys() & candidate.keys())
+    clean = [block for block in common if not (baseline[block].disturbed or candidate[block].disturbed)]
+    reasons = []
+    if len(clean) < len(common):
+        reasons.append(f"{len(common) - len(clean)} of {len(common)} blocks were disturbed")
+    if one.commit != other.commit:
+        reasons.append(f"the harness differs: {one.commit or 'no commit'}, {other.commit or 'no commit'}")
+    used = clean if 2 * len(clean) >= len(common) else common
+    if not used:
+        raise HarnessError("the two share no block: measure both in one sweep")
+    one_side, other_side = ([_median(side[block], stage) for block in used] for side in (baseline, candidate))
+    ratio = paired_ratio(one_side, other_side)
+    enough = 2 * len(clean) >= len(common)
+    if not enough:
+        reasons.append("too few undisturbed blocks for a verdict; measure again on a quieter machine")
+    return Comparison(ratio, margin, ratio.verdict(margin) if enough else "INCONCLUSIVE", tuple(reasons))
+
+
+def _median(visit: Visit, stage: str) -> float:
+    assert visit.samples is not None
+    return statistics.median(counted(visit.samples, stage))

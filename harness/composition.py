@@ -1,0 +1,277 @@
+"""Measure once, compose many: a point's times from visits to its encoder, its connector and its LLM.
+
+A block's value of a stage is the median of the visit's counted, undisturbed passes; a point's value in a block is the
+sum over its components, all of one block. The estimate is the median over blocks, the interval too: the process is the
+unit of evidence, passes within one resemble each other. Where a whole VLM was measured directly, the residual says
+how far the sum is from it.
+
+Rules for disturbed visits: a visit in which too many passes were marked is disturbed. Disturbed blocks are left out
+where at least half of the blocks are undisturbed; otherwise all of them count, and the point is called disturbed.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from harness import store
+from harness.schema import (
+    STAGES,
+    STAGES_OF,
+    TTFTS,
+    Ceilings,
+    Exam,
+    Manifest,
+    Planned,
+    Samples,
+    Status,
+    Visit,
+    Work,
+)
+from harness.stats import Interval, blocks_interval, effective_n, lag1, percentile, sum_passes
+
+Blocks = dict[int, float]
+"""Block -> value."""
+
+PARTS = ("encoder", "connector", "llm")
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """How near a stage is to what the device could do."""
+
+    share: Interval
+    """Floor / measured time."""
+    floor: float
+    """Seconds below which no implementation can go at the ceilings of the same process (median over blocks)."""
+    eager_floor: float
+    """The same for operations that each move their inputs and outputs through memory."""
+    bound: str
+    """What the floor is made of: `compute` or `memory`."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A point of a sweep with everything that was measured of it; statistics are derived on demand."""
+
+    planned: Planned
+    visits: Mapping[str, Mapping[int, Visit]]
+    """Kind of component -> block -> visit, failed ones too."""
+    exams: Mapping[str, Exam]
+    """By suite."""
+
+    @property
+    def status(self) -> Status:
+        """`ok`, or that of the first thing that failed."""
+        return self._fault[0]
+
+    @property
+    def reason(self) -> str:
+        """What failed and why; empty if nothing did."""
+        return self._fault[1]
+
+    @cached_property
+    def _fault(self) -> tuple[Status, str]:
+        for kind, blocks in self.visits.items():
+            for block, visit in sorted(blocks.items()):
+                if visit.status != "ok":
+                    return visit.status, f"{kind}, block {block}: {visit.reason}"
+        for suite, exam in self.exams.items():
+            if exam.status != "ok":
+                return exam.status, f"{suite}: {exam.reason}"
+        return "ok", ""
+
+    @property
+    def timed(self) -> bool:
+        """Whether every component was measured and none of them failed."""
+        good = all(v.status == "ok" for blocks in self.visits.values() for v in blocks.values())
+        return good and all(self.visits.get(kind) for kind in PARTS)
+
+    def stage(self, kind: str, name: str) -> Blocks:
+        """Median seconds of a stage (or a sum of `TTFTS`) of one component in each usable block."""
+        values = {}
+        for block in self._usable([kind]):
+            samples = self.visits[kind][block].samples
+            if samples is not None:
+                values[block] = statistics.median(counted(samples, name))
+        return values
+
+    def stage_median(self, kind: str, name: str) -> float:
+        """Median over blocks of `stage`."""
+        return statistics.median(self.stage(kind, name).values())
+
+    def composed(self, name: str) -> Blocks:
+        """Seconds of a stage or of a TTFT in each block, summed over the point's components."""
+        stages = TTFTS.get(name, (name,))
+        sums: Blocks = {}
+        parts = [(kind, s) for kind in PARTS for s in stages if s in STAGES_OF[kind]]
+        for block in self._usable(PARTS):
+            found = [self.visits[kind][block].samples for kind, _ in parts]
+            sums[block] = math.fsum(
+                statistics.median(counted(samples, s))
+                for (_, s), samples in zip(parts, found, strict=True)
+                if samples is not None
+            )
+        return sums
+
+    def times(self) -> dict[str, Interval]:
+        """Every stage and TTFT, composed, with the interval over blocks; `ttft_fused` where it was measured."""
+        if not self.timed:
+            return {}
+        found = {name: blocks_interval([*self.composed(name).values()]) for name in (*STAGES, "prefill_visual", *TTFTS)}
+        if self.direct:
+            found["ttft_fused"] = blocks_interval([*self.stage("vlm", "ttft_fused").values()])
+        return found
+
+    @property
+    def direct(self) -> bool:
+        """Whether the whole VLM was measured, too."""
+        return self.timed and bool(self.visits.get("vlm"))
+
+    def residual(self, name: str) -> Interval | None:
+        """Composed over direct, minus 1, paired by block; None where the VLM was not measured directly."""
+        if not self.direct:
+            return None
+        sums, whole = self.composed(name), self.stage("vlm", name)
+        ratios = [sums[block] / whole[block] for block in sums.keys() & whole.keys()]
+        if not ratios:
+            return None
+        interval = blocks_interval(ratios)
+        return Interval(interval.value - 1, interval.low - 1, interval.high - 1)
+
+    def overlap(self) -> Interval | None:
+        """Seconds that waiting between stages costs: sum of the stages minus the fused pass, of the same visits."""
+        if not self.direct:
+            return None
+        staged, fused = self.stage("vlm", "ttft_user"), self.stage("vlm", "ttft_fused")
+        return blocks_interval([staged[block] - fused[block] for block in staged], positive=False)
+
+    def percentile(self, kind: str, name: str, share: float) -> float | None:
+        """A percentile of a stage over all usable blocks, or None where they hold too few samples to know it."""
+        blocks = [counted(s, name) for b in self._usable([kind]) if (s := self.visits[kind][b].samples) is not None]
+        return percentile(blocks, share) if blocks else None
+
+    def evidence(self, kind: str, name: str) -> tuple[int, float, float]:
+        """Counted passes of a stage, how many independent ones they are worth, and their mean autocorrelation."""
+        blocks = [counted(s, name) for b in self._usable([kind]) if (s := self.visits[kind][b].samples) is not None]
+        if not blocks:
+            return 0, 0.0, 0.0
+        return sum(map(len, blocks)), sum(map(effective_n, blocks)), statistics.fmean(map(lag1, blocks))
+
+    def efficiency(self, kind: str, stage: str) -> Efficiency | None:
+        """Floor over measured time of a stage, each block with its own ceilings."""
+        shares, floors, eager, bound = [], [], [], ""
+        for block, seconds in self.stage(kind, stage).items():
+            visit = self.visits[kind][block]
+            if visit.ceilings is None or stage not in visit.work or not seconds:
+                continue
+            work, ceilings = visit.work[stage], visit.ceilings
+            floors.append(floor(work, ceilings))
+            eager.append(floor(work.model_copy(update={"bytes": work.eager_bytes}), ceilings))
+            shares.append(floors[-1] / seconds)
+            compute = work.flops / ceilings.flops_per_second > work.bytes / ceilings.bytes_per_second
+            bound = "compute" if compute else "memory"
+        if not shares:
+            return None
+        return Efficiency(blocks_interval(shares), statistics.median(floors), statistics.median(eager), bound)
+
+    def memory(self) -> tuple[int | None, str]:
+        """Peak bytes of the whole VLM and where the number comes from."""
+        if self.direct:
+            peaks = [v.memory.peak for v in self.visits["vlm"].values() if v.memory and v.memory.peak is not None]
+            if peaks:
+                first = next(v.memory for v in self.visits["vlm"].values() if v.memory)
+                return max(peaks), f"{first.source}; largest of {len(peaks)} blocks"
+        memories = {kind: [v.memory for v in self.visits.get(kind, {}).values() if v.memory] for kind in PARTS}
+        if not self.timed or not all(memories.values()):
+            return None, "unknown"
+        weights = work = 0
+        before: list[int] = []
+        for found in memories.values():
+            if any(None in (m.before, m.loaded, m.peak) for m in found):
+                return None, "unknown"
+            before += [m.before or 0 for m in found]
+            weights += max((m.loaded or 0) - (m.before or 0) for m in found)
+            work = max(work, *((m.peak or 0) - (m.loaded or 0) for m in found))
+        source = memories["llm"][0].source
+        return min(before) + weights + work, f"composed of each component's {source}"
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks the times rest on."""
+        return len(self._usable(PARTS)) if self.timed else 0
+
+    @property
+    def disturbed_blocks(self) -> int:
+        """How many of the measured blocks hold a disturbed visit."""
+        return sum(self._disturbed(PARTS, block) for block in self._common(PARTS))
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether the times rest on disturbed blocks, because more than half of all are."""
+        return any(self._disturbed(PARTS, block) for block in self._usable(PARTS))
+
+    def marked(self) -> float:
+        """Share of the counted passes that are marked."""
+        marks = [
+            mark
+            for kind in PARTS
+            for visit in self.visits.get(kind, {}).values()
+            if visit.samples is not None
+            for mark in visit.samples.marks[visit.samples.warmup :]
+        ]
+        return sum(map(bool, marks)) / len(marks) if marks else 0.0
+
+    def _common(self, kinds: Iterable[str]) -> list[int]:
+        """Blocks in which every one of these components was measured."""
+        sets = [{b for b, v in self.visits.get(kind, {}).items() if v.status == "ok"} for kind in kinds]
+        return sorted(set.intersection(*sets)) if sets else []
+
+    def _disturbed(self, kinds: Iterable[str], block: int) -> bool:
+        return any(self.visits[kind][block].disturbed for kind in kinds)
+
+    def _usable(self, kinds: Iterable[str]) -> list[int]:
+        kinds = list(kinds)
+        common = self._common(kinds)
+        clean = [block for block in common if not self._disturbed(kinds, block)]
+        return clean if 2 * len(clean) >= len(common) else common
+
+
+def counted(samples: Samples, name: str) -> list[float]:
+    """A stage's (or TTFT's) passes that count: after warm-up and undisturbed; all after warm-up where none is left."""
+    series = sum_passes(samples.seconds, TTFTS[name]) if name in TTFTS else list(samples.seconds[name])
+    after = list(zip(series[samples.warmup :], samples.marks[samples.warmup :], strict=True))
+    return [value for value, mark in after if not mark] or [value for value, _ in after]
+
+
+def floor(work: Work, ceilings: Ceilings) -> float:
+    """Seconds below which no implementation can go at these ceilings: the roofline's bound (Williams et al., 2009)."""
+    return max(work.flops / ceilings.flops_per_second, work.bytes / ceilings.bytes_per_second)
+
+
+def compose(manifest: Manifest, visits: Mapping[str, Mapping[int, Visit]], exams: Mapping[str, Exam]) -> list[Result]:
+    """The points of a sweep that anything was measured of, in the order of its grid."""
+    results = []
+    for planned in manifest.points:
+        blocks = planned.point.protocol.blocks
+        found = {
+            kind: {block: visit for block, visit in visits[key].items() if block < blocks}
+            for kind, key in planned.components.items()
+            if key in visits
+        }
+        asked = {suite: exams[key] for suite, key in planned.exams.items() if key in exams}
+        result = Result(planned, found, asked)
+        if result.status != "ok" or (result.timed and len(asked) == len(planned.exams)):
+            results.append(result)
+    return results
+
+
+def load_results(root: Path, name: str) -> tuple[Manifest, list[Result]]:
+    """A sweep's last run and its points, from the store."""
+    manifest = store.read_manifest(root, name)
+    visits, exams = store.by_block(store.read_all(root, Visit)), store.latest(store.read_all(root, Exam))
+    return manifest, compose(manifest, visits, exams)

@@ -1,0 +1,161 @@
+"""What a stage must do, counted without doing it: operations and bytes, on torch's `meta` device.
+
+Operations come from the formulas of torch's own flop counter. Bytes are counted twice: once as the traffic that no
+implementation can avoid (weights, inputs and outputs, each moved once), and once as what the operations read and write
+when each runs for itself. The first gives the floor
+of a stage on a device (`harness.composition.floor`), the second tells how much of the
+distance to it is memory traffic between operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+from transformers import PreTrainedModel
+
+from harness.models.connectors import build_connector
+from harness.models.encoders import VisionEncoder, build_encoder
+from harness.models.llms import build_llm, prefill, splice
+from harness.schema import Component, Work
+
+META = torch.device("meta")
+
+
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up the operations and bytes of everything that is dispatched."""
+
+    def __init__(self, weights: list[Tensor]):
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops = self.eager_bytes = 0
+        self._weights = {_storage(weight): _size(weight) for weight in weights}
+        self.used: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if func.is_view:
+            return out
+        if func._overloadpacket in flop_registry:
+            self.flops += int(flop_registry[func._overloadpacket](*args, **kwargs, out_val=out))
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if func._overloadpacket is torch.ops.aten.embedding:  # reads the rows that are asked for, not the table
+            self.eager_bytes += 2 * _size(out)
+            return out
+        self.used |= {_storage(tensor) for tensor in tensors} & self._weights.keys()
+        self.eager_bytes += sum(map(_size, tensors)) + sum(
+            _size(leaf) for leaf in tree_leaves(out) if isinstance(leaf, Tensor)
+        )
+        return out
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weights that an operation took."""
+        return sum(self._weights[storage] for storage in self.used)
+
+
+class _Attention(TorchFunctionMode):
+    """Counts scaled dot-product attention as the fused operation that it is; on `meta` torch would take it apart."""
+
+    def __init__(self, counter: _Counter):
+        super().__init__()
+        self._counter = counter
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is not torch.nn.functional.scaled_dot_product_attention:
+            return func(*args, **kwargs)
+        query, key, value = (list(args) + [kwargs.get(name) for name in ("query", "key", "value")][len(args) :])[:3]
+        batch, heads, length, width = query.shape
+        pairs = length * key.shape[-2]
+        if kwargs.get("is_causal"):  # what lies above the diagonal need not be computed
+            pairs = pairs - length * (length - 1) // 2
+        self._counter.flops += 2 * batch * heads * pairs * (width + value.shape[-1])
+        out = torch.empty(batch, heads, length, value.shape[-1], device=META, dtype=query.dtype)
+        self._counter.eager_bytes += sum(map(_size, (query, key, value, out)))
+        return out
+
+
+def _storage(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _size(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def count(module: nn.Module, call: Callable[[], Any], given: list[Tensor]) -> Work:
+    """The work of `call`, which runs `module` on `given`; everything on `meta`."""
+    weights = [*module.parameters(), *module.buffers()]
+    counter = _Counter(weights)
+    with torch.no_grad(), counter, _Attention(counter):  # inference mode would hide what a linear layer consists of
+        out = call()
+    left = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+    return Work(
+        flops=counter.flops,
+        bytes=counter.weight_bytes + sum(map(_size, [*given, *left])),
+        eager_bytes=counter.eager_bytes,
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+    )
+
+
+def parts_of(component: Component) -> dict[str, nn.Module]:
+    """The component's modules on `meta`: `encoder`, `connector`, `llm`."""
+    dtype: torch.dtype = getattr(torch, component.dtype)
+    encoder, connector, llm = component.encoder, component.connector, component.llm
+    parts: dict[str, nn.Module] = {}
+    if component.kind in ("encoder", "vlm"):
+        assert encoder is not None
+        parts["encoder"] = build_encoder(encoder, device=META).to(dtype).eval()
+    if component.kind in ("connector", "vlm"):
+        assert encoder is not None
+        assert connector is not None
+        assert llm is not None
+        with META:
+            parts["connector"] = build_connector(connector.kind, encoder.features, llm.config["hidden_size"]).to(dtype)
+    if component.kind in ("llm", "vlm"):
+        assert llm is not None
+        parts["llm"] = build_llm(llm, component.attention, META, dtype)
+    return parts
+
+
+def parameters_of(component: Component) -> int:
+    """How many weights the component has."""
+    return sum(parameter.numel() for part in parts_of(component).values() for parameter in part.parameters())
+
+
+def work_of(component: Component) -> dict[str, Work]:
+    """The work of each of a component's stages that computes: `encode`, `project`, `prefill`, `prefill_visual`."""
+    dtype: torch.dtype = getattr(torch, component.dtype)
+    works: dict[str, Work] = {}
+    parts = parts_of(component)
+    if "encoder" in parts:
+        tower, side = cast(VisionEncoder, parts["encoder"]), component.resolution
+        assert side is not None
+        tower.prepare(side)
+        pixels = torch.empty(1, 3, side, side, device=META, dtype=dtype)
+        works["encode"] = count(tower, lambda: tower(pixels), [pixels])
+    if "connector" in parts:
+        assert component.encoder is not None
+        connector = parts["connector"]
+        tokens = torch.empty(1, component.visual_tokens, component.encoder.features, device=META, dtype=dtype)
+        works["project"] = count(connector, lambda: connector(tokens), [tokens])
+    if "llm" in parts:
+        assert component.llm is not None
+        llm = cast(PreTrainedModel, parts["llm"])
+        visual = torch.empty(1, component.visual_tokens, component.llm.config["hidden_size"], device=META, dtype=dtype)
+        before, after = (torch.zeros(1, n, dtype=torch.long, device=META) for n in (1, component.text_tokens - 1))
+
+        def run(embeddings: Callable[[], Tensor]) -> list[Tensor]:
+            logits, kv = prefill(llm, embeddings())
+            return [logits, *(tensor for layer in kv.layers for tensor in (layer.keys, layer.values))]
+
+        works["prefill"] = count(llm, lambda: run(lambda: splice(llm, before, visual, after)), [visual])
+        works["prefill_visual"] = count(llm, lambda: run(lambda: visual), [visual])
+    return works

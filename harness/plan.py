@@ -1,0 +1,187 @@
+"""From points to what has to be measured: components once each, a few whole VLMs, exams; and what that will take."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from harness.costs import work_of
+from harness.models.vlm import folder_of, vocabulary_of
+from harness.points import RANDOM, no_accuracy
+from harness.schema import (
+    Ceilings,
+    Component,
+    Exam,
+    Machine,
+    Planned,
+    Point,
+    Suite,
+    Visit,
+    Work,
+    component_key,
+    fingerprint,
+    question_key,
+)
+
+START = 6.0
+"""Seconds that a fresh process takes until its first visit: imports, timer test, ceilings (measured on two cores)."""
+EFFICIENCY = 0.2
+"""Share of the device's ceiling that a stage is assumed to reach before it has been measured."""
+DECODE = 0.012
+"""Seconds to decode and resize an image, assumed before it has been measured."""
+BUILD = 2e8
+"""Weights that are made a second, assumed."""
+EXAM = 2.5
+"""Seconds of an exam, assumed before any was taken."""
+
+
+@dataclass
+class Plan:
+    """Everything that a sweep needs, each thing once."""
+
+    points: list[Planned] = field(default_factory=list)
+    components: dict[str, Component] = field(default_factory=dict)
+    exams: dict[str, tuple[Point, Suite]] = field(default_factory=dict)
+    commands: dict[str, str] = field(default_factory=dict)
+    """Key -> a command that measures it again."""
+    machines: dict[str, Machine] = field(default_factory=dict)
+    """By device."""
+
+    def missing(self, visits: Mapping[str, Mapping[int, Visit]], force: bool = False) -> list[list[str]]:
+        """For each block the keys of the components that it has to visit; blocks with nothing to do are empty."""
+        most = max((c.protocol.blocks for c in self.components.values()), default=0)
+        return [
+            [
+                key
+                for key, component in self.components.items()
+                if block < component.protocol.blocks
+                and (force or block not in visits.get(key, {}) or visits[key][block].status != "ok")
+            ]
+            for block in range(most)
+        ]
+
+    def unanswered(self, exams: Mapping[str, Exam], force: bool = False) -> list[str]:
+        """Keys of the exams that have to be taken."""
+        return [key for key in self.exams if force or key not in exams or exams[key].status != "ok"]
+
+
+def make_plan(points: Iterable[tuple[Point, str]], machines: dict[str, Machine], rows: str, direct: int | None) -> Plan:
+    """Points with their commands -> what to measure. `direct` whole VLMs are measured, too; None: all of them.
+
+    Which ones is drawn by the points' fingerprints: a sample that nobody chose and that stays the same.
+    """
+    plan = Plan(machines=machines)
+    unique = {fingerprint(point): (point, command) for point, command in points}
+    whole = set(sorted(unique)[:direct])
+    for name, (point, command) in unique.items():
+        machine = machines[point.device]
+        keys = {}
+        for component in components_of(point):
+            if component.kind == "vlm" and name not in whole:
+                continue
+            key = component_key(component, machine)
+            keys[component.kind] = key
+            plan.components.setdefault(key, component)
+            plan.commands.setdefault(key, command)
+        asked = {}
+        for suite in point.suites:
+            key = question_key(point, suite, machine, rows)
+            asked[suite.name] = key
+            plan.exams.setdefault(key, (point, suite))
+            plan.commands.setdefault(key, command)
+        plan.points.append(
+            Planned(point=point, components=keys, exams=asked, command=command, no_accuracy=no_accuracy(point))
+        )
+    return plan
+
+
+def components_of(point: Point) -> list[Component]:
+    """A point's encoder, connector, LLM and whole VLM.
+
+    Latency does not depend on the values of weights, so the parts have random ones and are shared by all points of
+    the same architecture; the VLM has the point's own, and their residual says whether that holds.
+    """
+    llm = point.llm
+    if not llm.config.get("vocab_size"):
+        size = vocabulary_of(folder_of(point.checkpoint))
+        llm = llm.model_copy(update={"config": {**llm.config, "vocab_size": size}})
+    common = {
+        "visual_tokens": point.visual_tokens,
+        "device": point.device,
+        "dtype": point.dtype,
+        "threads": point.threads,
+        "protocol": point.protocol,
+    }
+    alone = common | {"text_tokens": 0, "attention": "", "weights": RANDOM}
+    text = {"text_tokens": point.protocol.text_tokens, "attention": point.attention}
+    parts = {"encoder": point.encoder, "connector": point.connector, "llm": llm}
+    return [
+        Component(kind="encoder", encoder=point.encoder, resolution=point.resolution, **alone),
+        Component(kind="connector", **parts, **alone),
+        Component(kind="llm", llm=llm, **common, **text, weights=RANDOM),
+        Component(
+            kind="vlm",
+            **parts,
+            resolution=point.resolution,
+            **common,
+            **text,
+            weights=point.weights,
+            checkpoint=point.checkpoint,
+        ),
+    ]
+
+
+def order(keys: Sequence[str], modules: Mapping[str, str], seed: int, block: int) -> list[str]:
+    """A block's visits in random order, the same for the same seed: modules at random, and at random within each.
+
+    Components that share their modules (`modules`: key -> name of its modules) stay together, so that a block builds
+    each model once and holds one at a time.
+    """
+    rng = random.Random(f"{seed}/{block}")
+    groups: dict[str, list[str]] = {}
+    for key in sorted(keys):
+        groups.setdefault(modules[key], []).append(key)
+    names = sorted(groups)
+    rng.shuffle(names)
+    for name in names:
+        rng.shuffle(groups[name])
+    return [key for name in names for key in groups[name]]
+
+
+def estimate_visit(component: Component, work: Mapping[str, Work], ceilings: Ceilings) -> float:
+    """Seconds that a visit will take: the model on paper.
+
+    A pass takes its work at `EFFICIENCY` of the device's matrix product; a visit its warm-up, passes until
+    `max_seconds` or `max_samples` (but six in any case) and three repeats, after its weights were made.
+    """
+    stages = dict(work)
+    once = sum(w.flops for w in stages.values()) / (EFFICIENCY * ceilings.flops_per_second)
+    once += DECODE if component.kind in ("encoder", "vlm") else 0.0
+    if component.kind == "vlm":  # a staged and a fused pass
+        once = 2 * once
+    rules = component.protocol
+    passes = max(min(rules.max_samples, rules.max_seconds / once), min(6, rules.min_samples))
+    warmup = max(rules.warmup * once, min(rules.warmup_seconds, 1000 * once))
+    parameters = max((w.parameters for w in stages.values()), default=0)
+    return warmup + (passes + 3) * once + parameters / BUILD
+
+
+def estimate(
+    plan: Plan,
+    todo: Sequence[Sequence[str]],
+    exams: Sequence[str],
+    visits: Mapping[str, Mapping[int, Visit]],
+    known: Iterable[Exam],
+    ceilings: Ceilings,
+) -> float:
+    """Seconds that the missing visits and exams will take: measured ones as they took, others by `estimate_visit`."""
+    took: dict[str, float] = {}
+    for key in {key for block in todo for key in block}:
+        good = [visit.seconds for visit in visits.get(key, {}).values() if visit.status == "ok"]
+        component = plan.components[key]
+        took[key] = sum(good) / len(good) if good else estimate_visit(component, work_of(component), ceilings)
+    seconds = [exam.seconds for exam in known if exam.status == "ok"]
+    each = sum(seconds) / len(seconds) if seconds else EXAM
+    blocks = sum(START + sum(took[key] for key in block) for block in todo if block)
+    return blocks + (START + each * len(exams) if exams else 0.0)

@@ -1,0 +1,250 @@
+"""What else the machine did: read beside the samples, so that a disturbed one can be told from a slow one.
+
+Everything here works without root. What a system does not tell is None, never zero. One reading between two passes
+costs some microseconds (`benchmarks/bench_truth.py` prints the whole cost of the bench).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from harness.schema import Telemetry
+
+MOST_THREADS = 64
+"""Of how many threads the waiting time is read, the busiest first; more would cost more than they tell."""
+
+HARMLESS = 0x1 | 0x2 | 0x10 | 0x100
+"""NVML's reasons for a lower clock that are no disturbance: idle, set by the user, sync boost, display."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Counters at one moment; the difference of two belongs to what happened in between."""
+
+    waited: float | None = None
+    """Seconds that this process' threads were ready and had no processor, so far."""
+    stolen: float | None = None
+    """Seconds of processor time that the hypervisor gave to others, so far."""
+    throttle: str = ""
+    """Why the GPU runs slower than it could, now."""
+
+
+def mark(before: Reading, after: Reading, seconds: float, cores: int, share: float) -> str:
+    """Why a pass of `seconds` between two readings is disturbed; empty if it is not.
+
+    Waiting and stolen time count as a share of what the pass could have had: its seconds on each of `cores`.
+    """
+    if after.throttle:
+        return f"throttled: {after.throttle}"
+    for what in ("waited", "stolen"):
+        early, late = getattr(before, what), getattr(after, what)
+        if early is not None and late is not None and late - early > share * seconds * cores:
+            return f"{what} {(late - early) / (seconds * cores):.0%}"
+    return ""
+
+
+class Watch:
+    """Reads the counters of this process and its machine."""
+
+    def __init__(self, device: str, threads: int):
+        """`threads` is how many threads compute: the share of time lost is taken of as many processors."""
+        self.device = device
+        self.cores = threads if device == "cpu" else 1
+        self._tick = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+        self._stat = _open("/proc/stat")
+        self._tasks: list[int] = []
+        self._gpu = _gpu(device)
+
+    def follow_threads(self) -> None:
+        """Look for the threads that have worked by now: a pool of threads starts with its first work."""
+        self.close(stat=False)
+        tasks = Path("/proc/self/task")
+        if not tasks.is_dir():
+            return
+        worked: list[tuple[int, int]] = []
+        for task in tasks.iterdir():
+            if (handle := _open(f"{task}/schedstat")) is not None:
+                worked.append((int(os.pread(handle, 64, 0).split()[0]), handle))
+        worked.sort(reverse=True)
+        busiest = [handle for spent, handle in worked[:MOST_THREADS] if spent > 0.05 * worked[0][0]]
+        for _, handle in worked:
+            if handle not in busiest:
+                os.close(handle)
+        self._tasks = busiest
+
+    def close(self, stat: bool = True) -> None:
+        """Give the open files back."""
+        for handle in self._tasks:
+            os.close(handle)
+        self._tasks = []
+        if stat and self._stat is not None:
+            os.close(self._stat)
+            self._stat = None
+
+    def read(self, stolen: bool = True) -> Reading:
+        """The counters now. Stolen time is told in ticks of 10 ms: it says nothing about a short pass."""
+        waited = taken = None
+        if self._tasks:
+            waited = 0.0
+            for handle in self._tasks:
+                try:
+                    waited += int(os.pread(handle, 64, 0).split()[1]) / 1e9
+                except (OSError, IndexError):  # a thread has ended
+                    continue
+        if stolen and self._stat is not None:
+            fields = os.pread(self._stat, 256, 0).split(b"\n", 1)[0].split()
+            taken = int(fields[8]) / self._tick if len(fields) > 8 else None
+        return Reading(waited, taken, self._gpu.throttle() if self._gpu else "")
+
+    def begin(self) -> dict[str, Any]:
+        """The state before a visit, for `end`."""
+        return self._state()
+
+    def end(self, before: dict[str, Any], throttles: set[str]) -> Telemetry:
+        """What happened since `begin`; `throttles` are the reasons that single passes met."""
+        after = self._state()
+
+        def grown(name: str) -> float | None:
+            early, late = before[name], after[name]
+            return None if early is None or late is None else late - early
+
+        seconds = after["clock"] - before["clock"]
+        stolen, busy, own = grown("stolen"), grown("busy"), grown("own")
+        available = seconds * (psutil.cpu_count() or 1)
+        voluntary, involuntary = grown("voluntary"), grown("involuntary")
+        return Telemetry(
+            seconds=seconds,
+            load=before["load"],
+            frequency_hz=(before["frequency"], after["frequency"]),
+            waited_seconds=grown("waited"),
+            stolen=None if stolen is None else min(1.0, stolen / available),
+            foreign=None if busy is None or own is None else min(1.0, max(0.0, (busy - own) / available)),
+            switches_voluntary=None if voluntary is None else int(voluntary),
+            switches_involuntary=None if involuntary is None else int(involuntary),
+            thermal=(before["thermal"], after["thermal"]),
+            gpu_clock_hz=(before["clock_hz"], after["clock_hz"]),
+            gpu_throttle=tuple(sorted(throttles)),
+            gpu_power_watts=(before["watts"], after["watts"]),
+            gpu_joules=grown("joules"),
+        )
+
+    def _state(self) -> dict[str, Any]:
+        reading = self.read()
+        times = psutil.cpu_times()
+        idle = times.idle + getattr(times, "iowait", 0.0) + getattr(times, "steal", 0.0)
+        # Guests' time is part of user time; what is left is what processes of this system used.
+        busy = sum(times) - idle - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+        process = psutil.Process()
+        used, switches = process.cpu_times(), process.num_ctx_switches()
+        return {
+            "clock": time.perf_counter(),
+            "waited": reading.waited,
+            "stolen": reading.stolen,
+            "busy": busy,
+            "own": used.user + used.system,
+            "voluntary": switches.voluntary,
+            "involuntary": switches.involuntary,
+            "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+            "frequency": _frequency(),
+            "thermal": _thermal(),
+            "clock_hz": self._gpu.clock() if self._gpu else None,
+            "watts": self._gpu.power() if self._gpu else None,
+            "joules": self._gpu.energy() if self._gpu else None,
+        }
+
+
+class Gpu:
+    """NVIDIA's management library (nvidia-ml-py); what a card does not tell is None."""
+
+    def __init__(self, library: Any, index: int):
+        self._nvml = library
+        self._handle = library.nvmlDeviceGetHandleByIndex(index)
+
+    def _ask(self, name: str, *arguments: Any) -> Any:
+        try:
+            return getattr(self._nvml, name)(self._handle, *arguments)
+        except (self._nvml.NVMLError, AttributeError):
+            return None
+
+    def throttle(self) -> str:
+        """Names of the reasons for a lower clock, without the harmless ones."""
+        reasons = self._ask("nvmlDeviceGetCurrentClocksEventReasons")
+        if reasons is None:
+            reasons = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons")
+        active = (reasons or 0) & ~HARMLESS
+        names = {0x4: "power cap", 0x8: "hardware slowdown", 0x20: "software thermal", 0x40: "hardware thermal"}
+        names[0x80] = "power brake"
+        return ", ".join(name for bit, name in names.items() if active & bit)
+
+    def clock(self) -> float | None:
+        """SM clock in hertz."""
+        megahertz = self._ask("nvmlDeviceGetClockInfo", getattr(self._nvml, "NVML_CLOCK_SM", 1))
+        return None if megahertz is None else megahertz * 1e6
+
+    def power(self) -> float | None:
+        """Board power in watts."""
+        milliwatts = self._ask("nvmlDeviceGetPowerUsage")
+        return None if milliwatts is None else milliwatts / 1e3
+
+    def energy(self) -> float | None:
+        """Joules since the driver was loaded: a counter, unlike power, which many cards sample only now and then."""
+        millijoules = self._ask("nvmlDeviceGetTotalEnergyConsumption")
+        return None if millijoules is None else millijoules / 1e3
+
+
+def _gpu(device: str) -> Gpu | None:
+    if device != "cuda":
+        return None
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        import torch
+
+        # NVML counts all cards, torch those that CUDA_VISIBLE_DEVICES leaves: the UUID is the same for both.
+        uuid = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            found = pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(index))
+            if uuid in (found if isinstance(found, str) else found.decode()):
+                return Gpu(pynvml, index)
+    except Exception:  # no driver, no permission, an old library: telemetry is missing, the measurement goes on
+        return None
+    return None
+
+
+def _open(path: str) -> int | None:
+    try:
+        return os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+
+
+def _frequency() -> float | None:
+    try:
+        found = psutil.cpu_freq()
+    except (OSError, NotImplementedError, RuntimeError):
+        return None
+    return found.current * 1e6 if found and found.current else None
+
+
+def _thermal() -> str:
+    """macOS' thermal state (no root needed), or the hottest sensor that the system shows."""
+    if sys.platform == "darwin":
+        try:
+            from Foundation import NSProcessInfo
+
+            state = int(NSProcessInfo.processInfo().thermalState())
+            return ("nominal", "fair", "serious", "critical")[state]
+        except Exception:  # pyobjc is missing or the state is new: unknown
+            return ""
+    if not hasattr(psutil, "sensors_temperatures"):
+        return ""
+    hottest = [sensor.current for group in psutil.sensors_temperatures().values() for sensor in group if sensor.current]
+    return f"{max(hottest):.0f} C" if hottest else ""
