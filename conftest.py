@@ -10,18 +10,30 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from harness.composition import Result
 from harness.schema import (
+    STAGES_OF,
     Answer,
+    Ceilings,
+    Component,
     Connector,
     Encoder,
-    Latency,
+    Exam,
     Llm,
     Machine,
+    Memory,
+    Planned,
     Point,
     Protocol,
-    Record,
+    Samples,
     Score,
-    record_key,
+    Suite,
+    Telemetry,
+    TimerTest,
+    Visit,
+    Work,
+    component_key,
+    question_key,
 )
 
 
@@ -73,7 +85,7 @@ LLM = Llm(
 )
 CONNECTOR = Connector(name="mlp2x_gelu", kind="mlp2x_gelu")
 PROTOCOL = Protocol(
-    warmup=1, warmup_seconds=0, min_samples=6, max_samples=6, precision=0.05, max_seconds=5, text_tokens=24
+    blocks=6, warmup=1, warmup_seconds=0, min_samples=6, max_samples=6, precision=0.05, max_seconds=5, text_tokens=24
 )
 MACHINE = Machine(
     host="0" * 8,
@@ -105,20 +117,93 @@ def make_point(**changes: Any) -> Point:
     return Point(**(fields | changes))
 
 
-def make_latency(scale: float = 1.0, passes: int = 7, warmup: int = 1) -> Latency:
-    """Stage k of pass i takes (k + 1) * (1 + i / 100) * scale ms; a fused pass takes 27 of them."""
-    names = ["preprocess", "tokenize", "transfer", "encode", "project", "prefill", "sample", "prefill_visual"]
+MILLISECONDS = {
+    "preprocess": 1,
+    "tokenize": 2,
+    "transfer": 3,
+    "encode": 4,
+    "project": 5,
+    "prefill": 6,
+    "sample": 7,
+    "prefill_visual": 8,
+    "ttft_fused": 27,
+}
+"""What each stage of a made-up visit takes, before its scale."""
+
+
+def make_component(kind: str = "encoder", **changes: Any) -> Component:
+    point = make_point()
+    fields: dict[str, Any] = {
+        "kind": kind,
+        "encoder": None if kind == "llm" else point.encoder,
+        "connector": point.connector if kind in ("connector", "vlm") else None,
+        "llm": None if kind == "encoder" else point.llm,
+        "resolution": point.resolution if kind in ("encoder", "vlm") else None,
+        "visual_tokens": point.visual_tokens,
+        "text_tokens": 24 if kind in ("llm", "vlm") else 0,
+        "device": "cpu",
+        "dtype": "float32",
+        "attention": "sdpa",
+        "threads": 1,
+        "weights": "random",
+        "protocol": PROTOCOL,
+    }
+    return Component(**(fields | changes))
+
+
+def make_samples(kind: str = "encoder", scale: float = 1.0, passes: int = 7, marks: tuple[str, ...] = ()) -> Samples:
+    """Stage s of pass i takes MILLISECONDS[s] * (1 + i / 100) * scale; the first pass is warm-up."""
     grow = [(1 + i / 100) * scale * 1e-3 for i in range(passes)]
-    seconds = {name: tuple((k + 1) * g for g in grow) for k, name in enumerate(names)}
-    return Latency(
-        seconds=seconds | {"ttft_fused": tuple(27 * g for g in grow)},
-        warmup=warmup,
+    return Samples(
+        seconds={name: tuple(MILLISECONDS[name] * g for g in grow) for name in STAGES_OF[kind]},
+        warmup=1,
+        marks=marks or ("",) * passes,
         stop_reason="max_samples",
-        visual_tokens=4,
-        text_tokens=(8,) * passes,
-        peak_bytes=10**9,
-        peak_source="tests",
+        repeated={},
+        overhead=1e-4,
     )
+
+
+def make_visit(kind: str = "encoder", block: int = 0, scale: float = 1.0, **changes: Any) -> Visit:
+    component = changes.pop("component", None) or make_component(kind)
+    fields: dict[str, Any] = {
+        "key": component_key(component, MACHINE),
+        "status": "ok",
+        "machine": MACHINE,
+        "commit": "",
+        "started": "2026-01-02T03:04:05+00:00",
+        "seconds": 1.0,
+        "command": "python -m harness.sweep",
+        "component": component,
+        "block": block,
+        "attempt": 0,
+        "process": f"process-{block}",
+        "seed": 0,
+        "position": 0,
+        "timer": TimerTest(
+            resolution=1e-7,
+            empty=1e-6,
+            launch=0.02,
+            awaited=0.02,
+            awaited_double=0.04,
+            fetched_after=1e-5,
+            synchronous=True,
+        ),
+        "samples": make_samples(kind, scale, marks=changes.pop("marks", ())),
+        "telemetry": Telemetry(seconds=1.0),
+        "memory": Memory(before=500, loaded=600, peak=650, source="process (RSS, VmHWM)"),
+        "ceilings": Ceilings(flops_per_second=1e11, bytes_per_second=1e10),
+        "work": {"encode": Work(flops=10**8, bytes=10**6, eager_bytes=3 * 10**7, parameters=1000)}
+        if kind == "encoder"
+        else {},
+    }
+    return Visit(**(fields | changes))
+
+
+def failed_visit(kind: str = "encoder", block: int = 0, **changes: Any) -> Visit:
+    """A visit without samples: `status` and `reason` say why."""
+    empty = {"samples": None, "telemetry": None, "memory": None, "ceilings": None}
+    return make_visit(kind, block, **(empty | changes))
 
 
 def make_score(suite: str, right: int, questions: int = 20) -> Score:
@@ -129,21 +214,54 @@ def make_score(suite: str, right: int, questions: int = 20) -> Score:
     return Score(suite=suite, metric="anls", data="0", answers=answers, seconds=0.1)
 
 
-def make_record(**changes: Any) -> Record:
+def make_exam(suite: str = "doc_read", right: int = 10, **changes: Any) -> Exam:
     point = changes.pop("point", None) or make_point()
+    noun = Suite(name=suite, title=suite, metric="anls", images=5)
     fields: dict[str, Any] = {
-        "key": record_key(point, MACHINE, ""),
+        "key": question_key(point, noun, MACHINE, ""),
         "status": "ok",
-        "point": point,
         "machine": MACHINE,
         "commit": "",
         "started": "2026-01-02T03:04:05+00:00",
         "seconds": 1.0,
         "command": "python -m harness.sweep",
-        "latency": make_latency(),
-        "scores": (make_score("doc_read", 10), make_score("shapes", 16)),
+        "point": point,
+        "suite": noun,
+        "score": make_score(suite, right),
     }
-    return Record(**(fields | changes))
+    return Exam(**(fields | changes))
+
+
+def make_result(
+    point: Point | None = None,
+    scales: tuple[float, ...] = (1.0,) * 6,
+    direct: tuple[float, ...] = (),
+    right: tuple[int, int] | None = (10, 16),
+    no_accuracy: str = "",
+) -> Result:
+    """A point in `len(scales)` blocks, all of its components `scales[block]` times as slow as `MILLISECONDS`."""
+    point = point or make_point()
+    visits: dict[str, dict[int, Visit]] = {}
+    keys = {}
+    for kind in ("encoder", "connector", "llm", *(("vlm",) if direct else ())):
+        component = make_component(
+            kind, encoder=None if kind == "llm" else point.encoder, visual_tokens=point.visual_tokens
+        )
+        if kind in ("encoder", "vlm"):
+            component = component.model_copy(update={"resolution": point.resolution})
+        keys[kind] = component_key(component, MACHINE)
+        each = direct if kind == "vlm" else scales
+        visits[kind] = {block: make_visit(kind, block, scale, component=component) for block, scale in enumerate(each)}
+    suites = dict(zip(("doc_read", "shapes"), right or (), strict=False))
+    exams = {suite: make_exam(suite, count, point=point) for suite, count in suites.items()}
+    planned = Planned(
+        point=point,
+        components=keys,
+        exams={suite: exam.key for suite, exam in exams.items()},
+        command="python -m harness.sweep",
+        no_accuracy=no_accuracy,
+    )
+    return Result(planned, visits, exams)
 
 
 @pytest.fixture(scope="session")

@@ -155,7 +155,7 @@ class Bench:
         whole = self.clock() - warm
         timed = math.fsum(math.fsum(values[warmup:]) for values in self.seconds.values())
         return Samples(
-            seconds={name: tuple(values) for name, values in self.seconds.items()},
+            seconds={name: _rounded(values) for name, values in self.seconds.items()},
             warmup=warmup,
             marks=tuple(self.marks),
             stop_reason=stop,
@@ -278,10 +278,15 @@ class Bench:
                         f"{stage} took {min(slow) * 1e3:.2f} ms or more on new inputs and {max(fast) * 1e3:.2f} ms or "
                         f"less on a repeated one: a cache hides the work"
                     )
-        return {stage: tuple(values) for stage, values in repeated.items()}
+        return {stage: _rounded(values) for stage, values in repeated.items()}
 
     def _times(self, number: int) -> dict[str, float]:
         self._sign()
         times = dict(self._staged(self.subject.run(number)))
         self._check(repeated=True)
         return times
+
+
+def _rounded(seconds: list[float]) -> tuple[float, ...]:
+    """To the nanosecond, which is all that the clock tells; a record is half as long."""
+    return tuple(round(value, 9) for value in seconds)

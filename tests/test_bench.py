@@ -1,119 +1,196 @@
-"""The bench against a runtime whose stages take exactly known times of a clock moved by hand."""
+"""The bench against a subject whose stages take exactly known times of a clock moved by hand."""
+
+import itertools
+import math
 
 import pytest
-import torch
 
-from conftest import PROTOCOL
-from harness.bench import InvalidOutput, measure
-from harness.runtimes.torch_runtime import Outputs
+from conftest import make_component
+from harness.bench import Bench, Cached, InvalidOutput
+from harness.runtimes.torch_runtime import Left
 from harness.schema import STAGES
+from harness.telemetry import Reading
 
 TIMES = dict(zip((*STAGES, "prefill_visual"), (0.5, 0.25, 0.125, 8.0, 1.0, 4.0, 0.0625, 2.0), strict=True))
+WHOLE = sum(TIMES[stage] for stage in STAGES)
 
 
-class AsynchronousRuntime:
+class Asynchronous:
     """Submitting a stage takes no time; waiting takes what was submitted, and waiting itself costs `toll`."""
 
     def __init__(self, clock, toll=0.0, drift=0.0):
         self.clock, self.toll, self.drift = clock, toll, drift
         self.pending = 0.0
-        self.outputs = Outputs()
         self.shown = []
-        self.tokens, self.logits, self.calls = 4, torch.zeros(1, 8), 1
+        self.visual, self.text, self.calls = 4, 24, 1
+        self.cached = set()
+        self.total = lambda number: float(number)
 
-    def run(self, encoded, question):
-        self.shown.append(encoded)
+    def run(self, number):
+        self.shown.append(number)
         for stage in STAGES:
-            self.pending += TIMES[stage] * (1 + self.drift * len(self.shown))
+            if not (stage in self.cached and number in self.shown[:-1]):
+                self.pending += TIMES[stage] * (1 + self.drift * len(self.shown))
             yield stage
-        self.outputs = Outputs(self.tokens, 9, self.logits, self.calls)
 
-    def prefill_visual(self):
+    def beside(self):
         self.pending += TIMES["prefill_visual"]
         yield "prefill_visual"
+
+    def outputs(self):
+        return Left(self.calls, self.visual, self.text, self.total(self.shown[-1]))
 
     def wait(self):
         if self.pending:
             self.clock.advance(self.pending + self.toll)
         self.pending = 0.0
 
-    def reset_peak(self):
+
+class Calm:
+    """A machine on which nothing else happens."""
+
+    cores = 1
+
+    def __init__(self, waited=()):
+        self.waited = itertools.chain(waited, itertools.repeat(0.0))
+        self.sum = 0.0
+
+    def read(self, stolen=True):
+        self.sum += next(self.waited)
+        return Reading(waited=self.sum)
+
+    def follow_threads(self):
         pass
 
-    def peak(self):
-        return 123, "tests"
 
-
-EXAMPLES = [(bytes([k]), "what?") for k in range(4)]
+def bench(subject, clock, watch=None, tick=lambda: None, **rules):
+    component = make_component("vlm")
+    protocol = component.protocol.model_copy(update=rules)
+    return Bench(subject, component.model_copy(update={"protocol": protocol}), watch or Calm(), tick, clock)
 
 
 def test_every_stage_gets_its_own_time_and_the_fused_pass_their_sum(clock):
-    latency = measure(AsynchronousRuntime(clock), EXAMPLES, 4, PROTOCOL, clock=clock)
+    samples = bench(Asynchronous(clock), clock).measure()
     for stage, seconds in TIMES.items():
-        assert latency.seconds[stage] == (seconds,) * 7
-    assert latency.seconds["ttft_fused"] == (sum(TIMES[s] for s in STAGES),) * 7
-    assert (latency.visual_tokens, latency.text_tokens, latency.peak_bytes) == (4, (9,) * 7, 123)
+        assert samples.seconds[stage] == (seconds,) * 7
+    assert samples.seconds["ttft_fused"] == (WHOLE,) * 7
+    assert samples.overhead == 0.0
 
 
 def test_waiting_between_stages_is_paid_in_the_staged_pass_only(clock):
-    latency = measure(AsynchronousRuntime(clock, toll=0.03125), EXAMPLES, 4, PROTOCOL, clock=clock)
-    assert latency.seconds["encode"][0] == 8.03125
-    assert latency.seconds["ttft_fused"][0] == sum(TIMES[s] for s in STAGES) + 0.03125
+    samples = bench(Asynchronous(clock, toll=0.03125), clock).measure()
+    assert samples.seconds["encode"][0] == 8.03125
+    assert samples.seconds["ttft_fused"][0] == WHOLE + 0.03125
 
 
-def test_each_pass_sees_another_image(clock):
-    runtime = AsynchronousRuntime(clock)
-    measure(runtime, EXAMPLES, 4, PROTOCOL, clock=clock)
-    assert runtime.shown == [EXAMPLES[k % 4][0] for k in range(14)]
+def test_no_input_is_shown_twice_but_for_the_three_repeats_at_the_end(clock):
+    subject = Asynchronous(clock)
+    samples = bench(subject, clock).measure()
+    assert subject.shown == [*range(1, 15), 14, 14, 14]
+    assert samples.repeated == {"encode": (8.0,) * 3, "prefill": (4.0,) * 3}
 
 
 def test_warm_up_is_kept_and_flagged(clock):
-    latency = measure(AsynchronousRuntime(clock), EXAMPLES, 4, PROTOCOL, clock=clock)
-    assert latency.warmup == 1
-    assert all(len(values) == 1 + 6 for values in latency.seconds.values())
+    samples = bench(Asynchronous(clock), clock).measure()
+    assert samples.warmup == 1
+    assert all(len(values) == 1 + 6 for values in samples.seconds.values())
 
 
 def test_warm_up_goes_on_until_its_seconds_are_over(clock):
-    rules = PROTOCOL.model_copy(update={"warmup_seconds": 100.0})
-    latency = measure(AsynchronousRuntime(clock), EXAMPLES, 4, rules, clock=clock)
-    one = 2 * sum(TIMES[s] for s in STAGES) + TIMES["prefill_visual"]  # 29.875 s a pass: four begin within 100 s
-    assert latency.warmup == int(100 / one) == 3
-    assert len(latency.seconds["encode"]) == 3 + 6
+    samples = bench(Asynchronous(clock), clock, warmup_seconds=100.0).measure()
+    assert samples.warmup == math.ceil(100 / (2 * WHOLE + TIMES["prefill_visual"])) == 4
+    assert len(samples.seconds["encode"]) == 4 + 6
 
 
 @pytest.mark.parametrize(
-    ("drift", "changes", "reason", "passes"),
+    ("drift", "changes", "reason", "counted"),
     [
-        (0.0, {"max_samples": 60, "max_seconds": 1e6}, "precision", 1 + 6),
-        (0.5, {"max_samples": 11, "max_seconds": 1e6}, "max_samples", 1 + 11),
-        (0.5, {"max_samples": 60, "max_seconds": 1e-9}, "max_seconds", 1 + 6),
-        (0.0, {"min_samples": 20, "max_samples": 60, "max_seconds": 1e-9}, "max_seconds", 1 + 6),
-        (0.0, {"min_samples": 20, "max_samples": 60, "max_seconds": 1e6}, "precision", 1 + 20),
+        (0.0, {"max_samples": 60, "max_seconds": 1e6}, "precision", 6),
+        (0.5, {"max_samples": 11, "max_seconds": 1e6}, "max_samples", 11),
+        (0.5, {"max_samples": 60, "max_seconds": 1e-9}, "max_seconds", 6),
+        (0.0, {"min_samples": 20, "max_samples": 60, "max_seconds": 1e-9}, "max_seconds", 6),
+        (0.0, {"min_samples": 20, "max_samples": 60, "max_seconds": 1e6}, "precision", 20),
     ],
 )
-def test_it_stops_for_the_reason_it_says(clock, drift, changes, reason, passes):
-    rules = PROTOCOL.model_copy(update=changes)
-    latency = measure(AsynchronousRuntime(clock, drift=drift), EXAMPLES, 4, rules, clock=clock)
-    assert latency.stop_reason == reason
-    assert len(latency.seconds["encode"]) == passes
+def test_it_stops_for_the_reason_it_says(clock, drift, changes, reason, counted):
+    samples = bench(Asynchronous(clock, drift=drift), clock, **changes).measure()
+    assert samples.stop_reason == reason
+    assert len(samples.seconds["encode"]) == 1 + counted
+
+
+def test_noise_that_does_not_shrink_any_more_has_settled(clock):
+    """Passes of three lengths in turn: the median's interval never gets narrow, the quartiles never move."""
+
+    class Uneven(Asynchronous):
+        def run(self, number):
+            self.drift = (number // 2 % 3) / max(len(self.shown), 1)
+            return super().run(number)
+
+    samples = bench(Uneven(clock), clock, max_samples=1000, max_seconds=1e9, precision=1e-4).measure()
+    assert samples.stop_reason == "settled"
+    assert 40 <= len(samples.marks) - 1 < 100
 
 
 @pytest.mark.parametrize(
     ("field", "value", "what"),
     [
-        ("tokens", 5, "5 visual tokens, expected 4"),
-        ("logits", torch.tensor([[0.0, float("nan")]]), "not finite"),
-        ("calls", 0, "the encoder ran 0 times"),
+        ("visual", 5, "5 visual tokens, expected 4"),
+        ("text", 23, "23 text tokens, expected 24"),
+        ("total", lambda _: float("nan"), "not finite"),
+        ("total", lambda _: float("inf"), "not finite"),
+        ("calls", 0, "the vlm ran 0 times"),
+        ("calls", 2, "the vlm ran 2 times"),
     ],
 )
 def test_wrong_outputs_give_no_number(clock, field, value, what):
-    runtime = AsynchronousRuntime(clock)
-    setattr(runtime, field, value)
+    subject = Asynchronous(clock)
+    setattr(subject, field, value)
     with pytest.raises(InvalidOutput, match=what):
-        measure(runtime, EXAMPLES, 4, PROTOCOL, clock=clock)
+        bench(subject, clock).measure()
 
 
-def test_a_sign_of_life_comes_before_every_pass(clock):
+def test_the_same_output_for_two_inputs_is_no_measurement(clock):
+    subject = Asynchronous(clock)
+    subject.total = lambda _: 3.0
+    with pytest.raises(Cached, match="two different inputs gave the same output"):
+        bench(subject, clock).measure()
+
+
+@pytest.mark.parametrize("stage", ["encode", "prefill"])
+def test_a_cache_that_answers_a_repeated_input_is_found(clock, stage):
+    subject = Asynchronous(clock)
+    subject.cached = {stage}
+    with pytest.raises(Cached, match=f"{stage} took .* ms or more on new inputs and 0.00 ms or less on a repeated one"):
+        bench(subject, clock).measure()
+
+
+def test_a_pass_whose_threads_waited_for_a_processor_is_marked_and_kept(clock):
+    # Readings: at the start, after the warm-up, and one after each pass, for they are long: the third pass lost 1 s.
+    watch = Calm(waited=[0, 0, 0, 0, 0, 1.0])
+    samples = bench(Asynchronous(clock), clock, watch).measure()
+    seconds = 2 * WHOLE + TIMES["prefill_visual"]
+    assert [bool(mark) for mark in samples.marks].count(True) == 1
+    assert next(filter(None, samples.marks)) == f"waited {1 / seconds:.0%}"
+    assert len(samples.seconds["encode"]) == 7
+
+
+def test_marked_passes_do_not_count_towards_the_fewest(clock):
+    watch = Calm(waited=[1.0] * 15)
+    samples = bench(Asynchronous(clock), clock, watch, max_samples=60, max_seconds=1e6).measure()
+    assert sum(not mark for mark in samples.marks[1:]) >= 6
+    assert any(samples.marks)
+
+
+def test_a_sign_of_life_comes_at_most_once_a_second(clock):
     ticks = []
-    measure(AsynchronousRuntime(clock), EXAMPLES, 4, PROTOCOL, lambda: ticks.append(clock.now), clock)
-    assert len(ticks) == 7
+    subject = Asynchronous(clock)
+    bench(subject, clock, tick=lambda: ticks.append(clock.now), max_samples=6).measure()
+    assert len(ticks) == 7 + 3  # passes and repeats take longer than a second here
+    fast = Asynchronous(clock)
+    fast.run = lambda number: (fast.shown.append(number), clock.advance(0.01), iter(STAGES))[2]
+    fast.beside = lambda: iter(["prefill_visual"])
+    ticks.clear()
+    with pytest.raises(ZeroDivisionError):
+        bench(fast, clock, tick=lambda: 1 / len(ticks)).measure()
+    bench(fast, clock, tick=lambda: ticks.append(clock.now)).measure()
+    assert len(ticks) == 1

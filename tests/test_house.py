@@ -10,7 +10,6 @@ import pytest
 
 from harness.config import options
 from harness.models.vlm import SHIPPED
-from harness.store import FILE
 
 ROOT = Path(__file__).parent.parent
 
@@ -22,16 +21,22 @@ RANK = {
     "config": 1,
     "machine": 1,
     "store": 1,
+    "telemetry": 1,
+    "timer": 1,
     "suites": 2,
     "models": 2,
-    "frame": 2,
-    "progress": 2,
+    "composition": 2,
+    "comparison": 3,
+    "frame": 3,
     "runtimes": 3,
+    "costs": 3,
     "points": 3,
-    "report": 3,
-    "bench": 3,
+    "report": 4,
+    "bench": 4,
     "answers": 4,
     "train": 4,
+    "plan": 4,
+    "progress": 5,
     "measurement": 5,
     "worker": 6,
     "sweep": 7,
@@ -106,7 +111,6 @@ def test_nothing_of_a_machine_is_committed():
     assert not [
         name for name in tracked if name.endswith((".pyc", ".lock", ".part")) or name.startswith("results/measured")
     ]
-    assert FILE.endswith(".jsonl")
     for path in (ROOT / "reports" / "resolution").glob("*.*"):
         if path.suffix in (".jsonl", ".csv", ".html", ".md", ".svg"):
             assert str(ROOT) not in path.read_text(), path

@@ -1,9 +1,21 @@
 import math
+import statistics
 
 import numpy as np
 import pytest
 
-from harness.stats import accuracy, combined, median_interval
+from harness.stats import (
+    accuracy,
+    blocks_interval,
+    combined,
+    effective_n,
+    half_width,
+    lag1,
+    median_interval,
+    paired_ratio,
+    percentile,
+    spread,
+)
 
 
 def test_median_interval_takes_the_order_statistics_of_the_binomial_table():
@@ -62,3 +74,62 @@ def test_nothing_has_no_statistics():
         median_interval([])
     with pytest.raises(ValueError, match="no answers"):
         accuracy([], [])
+
+
+def test_the_interval_over_blocks_depends_on_how_many_there_are():
+    six = blocks_interval([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    assert (six.value, six.low, six.high) == (3.5, 1.0, 6.0)
+    three = blocks_interval([1.0, 1.1, 1.2])
+    logs = [math.log(x) for x in (1.0, 1.1, 1.2)]
+    mean, sd = sum(logs) / 3, statistics.stdev(logs)
+    reach = 4.302652729911275 * sd / math.sqrt(3)
+    assert (three.value, three.low, three.high) == pytest.approx((1.1, math.exp(mean - reach), math.exp(mean + reach)))
+    assert blocks_interval([5.0]).high == math.inf
+    signed = blocks_interval([-1.0, 0.0, 1.0], positive=False)
+    assert signed.low == pytest.approx(-signed.high) == pytest.approx(-4.302652729911275 / math.sqrt(3))
+
+
+def test_neighbours_that_resemble_each_other_are_worth_less():
+    assert lag1([1.0, 1.0, 1.0]) == 0.0
+    assert lag1([1, 2, 3, 4, 5]) == pytest.approx(0.4)
+    assert effective_n([1, 2, 3, 4, 5]) == pytest.approx(5 * 0.6 / 1.4)
+    assert effective_n([1, -1] * 10) == 20
+
+
+@pytest.mark.parametrize(("share", "enough"), [(0.5, 5), (0.9, 29), (0.95, 59), (0.99, 299)])
+def test_a_percentile_is_known_from_the_number_of_samples_that_the_binomial_asks_for(share, enough):
+    alternating = [float(k % 2) for k in range(enough)]
+    assert percentile([alternating], share) is not None
+    assert percentile([alternating[:-1]], share) is None
+
+
+def test_the_paired_ratio_is_students_t_on_the_logarithms():
+    found = paired_ratio([1.0, 2.0, 4.0], [1.1, 2.2, 4.8])
+    logs = [math.log(x) for x in (1.1, 1.1, 1.2)]
+    mean, error = sum(logs) / 3, statistics.stdev(logs) / math.sqrt(3)
+    reach = 4.302652729911275 * error
+    assert (found.value, found.low, found.high) == pytest.approx(
+        (math.exp(mean), math.exp(mean - reach), math.exp(mean + reach))
+    )
+    assert found.detectable == pytest.approx(math.exp(reach + 1.0606601717798212 * error) - 1)
+    with pytest.raises(ValueError, match="cannot be paired"):
+        paired_ratio([1.0], [1.0, 2.0])
+
+
+def test_false_alarms_of_the_verdict_are_rare_and_slowdowns_are_seen():
+    """Identical code with 1% noise between blocks: never a failure beyond the margin; 5% slower: always one."""
+    rng = np.random.default_rng(0)
+    same, slow = [], []
+    for _ in range(300):
+        base, candidate = (rng.normal(1, 0.01, 10).tolist() for _ in range(2))
+        same.append(paired_ratio(base, candidate).verdict(0.02))
+        slow.append(paired_ratio(base, [1.05 * c for c in candidate]).verdict(0.02))
+    assert same.count("FAIL") == 0
+    assert slow.count("FAIL") > 0.95 * len(slow)
+    assert slow.count("PASS") == 0
+
+
+def test_spread_and_half_width_are_shares_of_the_median():
+    assert spread([1.0, 2.0, 3.0, 4.0, 5.0]) == pytest.approx(2 / 3)
+    assert half_width([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) == pytest.approx(2.5 / 3.5)
+    assert half_width([1.0] * 5) == math.inf

@@ -1,4 +1,4 @@
-"""Every way in which a measuring process can fail becomes an outcome with a reason, and the next point is measured."""
+"""Every way in which a measuring process can fail becomes an outcome with a reason, and the next task is done."""
 
 import os
 import signal
@@ -6,44 +6,57 @@ import time
 
 import pytest
 
-from conftest import make_latency, make_point
-from harness.bench import InvalidOutput
-from harness.schema import HarnessError, Point
-from harness.worker import Worker, _attempt
+from conftest import make_component, make_exam, make_point, make_samples, make_score
+from harness.bench import Cached, InvalidOutput
+from harness.measurement import UntrustedTimer
+from harness.schema import HarnessError, Samples
+from harness.worker import Worker, attempt
 
 
-def _measure(point: Point, progress):
-    """A child that does what the attention field of the point says."""
-    progress("timing")
-    what = point.attention
-    if what == "crash":
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if what == "killed":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if what == "exit":
-        os._exit(3)
-    if what == "hang":
-        time.sleep(60)
-    if what == "memory":
-        raise MemoryError("7616 M parameters need 28.4 GiB, 20.1 GiB are free")
-    if what == "allocator":
-        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 10 bytes")
-    if what == "nan":
-        raise InvalidOutput("the logits of the first token are not finite")
-    if what == "wrong":
-        raise HarnessError("no such checkpoint")
-    if what == "bug":
-        raise KeyError("surprise")
-    return make_latency(), ()
+class Faulty:
+    """A measurer that does what the attention field of the component says."""
+
+    def visit(self, component, progress):
+        progress("timing")
+        what = component.attention
+        if what == "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if what == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if what == "exit":
+            os._exit(3)
+        if what == "hang":
+            time.sleep(60)
+        if what == "memory":
+            raise MemoryError("7616 M parameters need 28.4 GiB, 20.1 GiB are free")
+        if what == "allocator":
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 10 bytes")
+        if what == "nan":
+            raise InvalidOutput("the output is not finite")
+        if what == "cached":
+            raise Cached("a cache hides the work")
+        if what == "wrong":
+            raise HarnessError("no such checkpoint")
+        if what == "bug":
+            raise KeyError("surprise")
+        if what == "timer":
+            yield {"timer": None}
+            raise UntrustedTimer("the runtime does not wait")
+        yield {"samples": make_samples(), "disturbed": True}
+        yield {"samples": make_samples(), "disturbed": False}
+
+    def exam(self, point, suite, progress):
+        progress(suite.name)
+        return make_score(suite.name, 3)
 
 
 def child(pipe):
     while True:
         try:
-            point = Point.model_validate_json(pipe.recv())
+            task = pipe.recv()
         except EOFError:
             return
-        pipe.send(_attempt(_measure, point, pipe.send))
+        pipe.send(attempt(Faulty(), task, pipe.send))
 
 
 @pytest.fixture(scope="module")
@@ -63,24 +76,44 @@ def worker():
         ("memory", "out_of_memory", "28.4 GiB"),
         ("allocator", "out_of_memory", "can't allocate memory"),
         ("nan", "invalid_output", "not finite"),
+        ("cached", "cached", "a cache hides the work"),
+        ("timer", "untrusted_timer", "does not wait"),
         ("wrong", "error", "no such checkpoint"),
         ("bug", "error", "KeyError: 'surprise'"),
     ],
 )
 def test_a_failure_is_an_outcome_with_a_reason_and_no_number(worker, what, status, reason):
     # The child's first start imports torch, so it is given time; only the hanging one is waited for briefly.
-    assert worker.measure(make_point(attention="fine"), timeout=120).status == "ok"
-    failed = worker.measure(make_point(attention=what), timeout=2 if what == "hang" else 120)
+    assert worker.visit(make_component(attention="fine"), timeout=120).status == "ok"
+    failed = worker.visit(make_component(attention=what), timeout=2 if what == "hang" else 120)
     assert failed.status == status
     assert reason in failed.reason
     assert "\n" not in failed.reason
-    assert failed.latency is None
-    assert failed.scores == ()
-    after = worker.measure(make_point(attention="fine"), timeout=120)
-    assert (after.status, after.latency) == ("ok", make_latency())
+    assert not any("samples" in found for found in failed.results)
+    after = worker.visit(make_component(attention="fine"), timeout=120)
+    assert after.status == "ok"
+    assert after.process != failed.process
+    assert [Samples(**found["samples"]) for found in after.results] == [make_samples()] * 2
+    assert [found["disturbed"] for found in after.results] == [True, False]
+
+
+def test_tasks_share_a_process_until_it_is_stopped(worker):
+    first, second = (worker.visit(make_component(attention="fine"), timeout=120) for _ in range(2))
+    assert first.process == second.process
+    worker.stop()
+    assert worker.visit(make_component(attention="fine"), timeout=120).process != first.process
 
 
 def test_signs_of_life_reach_the_parent(worker):
     signs = []
-    worker.measure(make_point(attention="fine"), timeout=120, progress=signs.append)
-    assert signs == ["timing"]
+    worker.visit(make_component(attention="fine"), timeout=120, progress=signs.append)
+    outcome = worker.exam(make_point(), make_exam().suite, 120, signs.append)
+    assert signs == ["timing", "doc_read"]
+    assert outcome.results[0]["score"]["answers"][0]["score"] == 1.0
+
+
+def test_the_waiting_parent_uses_no_processor(worker):
+    worker.visit(make_component(attention="fine"), timeout=120)
+    begin = time.process_time()
+    worker.visit(make_component(attention="hang"), timeout=2)
+    assert time.process_time() - begin < 0.2

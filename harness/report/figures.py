@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -59,7 +60,7 @@ def draw_figures(table: pd.DataFrame, folder: Path) -> list[Figure]:
         with plt.rc_context(STYLE):
             canvas = plt.figure(figsize=(7.6, 4.8))
             paint(canvas, rows)
-            canvas.supxlabel(provenance(rows), fontsize=6.5, color="#555555")
+            canvas.supxlabel(textwrap.fill(provenance(rows), 150), fontsize=6.5, color="#555555")
             canvas.savefig(folder / f"{stem}.png", dpi=160)
             canvas.savefig(folder / f"{stem}.svg", metadata={"Date": None})
             plt.close(canvas)
@@ -105,7 +106,7 @@ def draw_figures(table: pd.DataFrame, folder: Path) -> list[Figure]:
             "efficiency",
             "How far from the limit: operations a second that each encoder (filled) and each prefill (hollow) reached, "
             "against operations for each byte that must be moved. The lines are what this device did in the same "
-            "processes: a copy (slope) and a matrix product (level). A point far below them is badly mapped, not large.",
+            "processes: a copy (slope) and a matrix product (level). A point far below them is badly mapped, not big.",
             timed,
             _efficiency,
         )
@@ -264,7 +265,7 @@ def _efficiency(canvas: Canvas, rows: pd.DataFrame) -> None:
     flops, speed = (rows[f"ceiling_{what}_per_second"].median() for what in ("flops", "bytes"))
     most = 0.0
     for stage, filled in (("encode", True), ("prefill", False)):
-        part = rows.dropna(subset=[f"{stage}_flops"])
+        part = rows.dropna(subset=[f"{stage}_flops"]) if f"{stage}_flops" in rows.columns else rows.iloc[:0]
         if not filled:  # one point for each LLM and number of tokens, whatever the encoder was
             part = part.drop_duplicates(["llm_title", "visual_tokens"])
         else:

@@ -1,0 +1,120 @@
+"""Composed times against sums made by hand."""
+
+import math
+
+import pytest
+
+from conftest import MILLISECONDS, failed_visit, make_exam, make_point, make_result, make_visit
+from harness.composition import Result, compose, counted
+from harness.schema import Ceilings, Manifest, Memory
+
+MEDIAN = 1.035e-3  # passes 1 to 6 count: the median of 1.01 to 1.06 ms
+
+
+def test_a_point_is_the_sum_of_its_components_block_by_block():
+    times = make_result(scales=(1, 2, 3, 4, 5, 6)).times()
+    for name, stages in (("ttft_paper", (4, 8)), ("ttft_model", (4, 5, 6)), ("encode", (4,))):
+        assert times[name].value == pytest.approx(sum(stages) * 3.5 * MEDIAN)
+        assert (times[name].low, times[name].high) == pytest.approx((sum(stages) * MEDIAN, sum(stages) * 6 * MEDIAN))
+    # The encoder and the LLM both move something to the device.
+    assert times["transfer"].value == pytest.approx(2 * 3 * 3.5 * MEDIAN)
+    assert times["ttft_user"].value == pytest.approx((1 + 2 + 3 + 3 + 4 + 5 + 6 + 7) * 3.5 * MEDIAN)
+    assert "ttft_fused" not in times
+
+
+def test_a_direct_measurement_gives_the_residual_and_what_waiting_costs():
+    result = make_result(scales=(1.1,) * 6, direct=(1.0,) * 6)
+    residual = result.residual("ttft_model")
+    assert (residual.value, residual.low, residual.high) == pytest.approx((0.1, 0.1, 0.1))
+    assert result.times()["ttft_fused"].value == pytest.approx(27 * MEDIAN)
+    assert result.overlap().value == pytest.approx((28 - 27) * MEDIAN)
+    assert make_result().residual("ttft_model") is None
+    assert make_result().overlap() is None
+
+
+def test_one_block_has_no_interval_and_few_have_a_wide_one():
+    one, three = (make_result(scales=scales).times()["encode"] for scales in ((1.0,), (1.0, 1.1, 1.2)))
+    assert (one.low, one.high) == (-math.inf, math.inf)
+    assert three.low < 4 * MEDIAN
+    assert three.high > 4 * 1.2 * MEDIAN
+
+
+def test_marked_passes_are_left_out_of_the_median():
+    marks = ("", "", "", "", "waited 9%", "waited 9%", "waited 9%")
+    visit = make_visit(marks=marks)
+    assert counted(visit.samples, "encode") == pytest.approx([4.04e-3, 4.08e-3, 4.12e-3])
+    assert len(counted(make_visit(marks=("x",) * 7).samples, "encode")) == 6
+
+
+def with_disturbed(count):
+    result = make_result(scales=(1, 1, 1, 1, 1, 9))
+    blocks = {b: v.model_copy(update={"disturbed": b >= 6 - count}) for b, v in result.visits["encoder"].items()}
+    return Result(result.planned, {**result.visits, "encoder": blocks}, result.exams)
+
+
+def test_disturbed_blocks_are_left_out_while_half_are_clean():
+    one = with_disturbed(1)
+    assert (one.blocks, one.disturbed_blocks, one.disturbed) == (5, 1, False)
+    assert one.times()["ttft_model"].high == pytest.approx(15 * MEDIAN)
+    most = with_disturbed(4)
+    assert (most.blocks, most.disturbed_blocks, most.disturbed) == (6, 4, True)
+
+
+def test_efficiency_is_the_floor_over_the_measured_time():
+    found = make_result().efficiency("encoder", "encode")
+    # 10^8 operations at 10^11 a second: 1 ms; 10^6 bytes at 10^10 a second: 0.1 ms; eager traffic: 3 ms.
+    assert (found.floor, found.eager_floor, found.bound) == (pytest.approx(1e-3), pytest.approx(3e-3), "compute")
+    assert found.share.value == pytest.approx(1 / 4.14)
+    slow = make_visit(ceilings=Ceilings(flops_per_second=1e12, bytes_per_second=1e9))
+    result = make_result()
+    assert (
+        Result(result.planned, {**result.visits, "encoder": {0: slow}}, {}).efficiency("encoder", "encode").bound
+        == "memory"
+    )
+
+
+def test_memory_is_composed_of_what_each_component_added_or_measured_directly():
+    result = make_result()
+    # Each of three components grew from 500 to 600 when built and by 50 at work.
+    assert result.memory() == (500 + 3 * 100 + 50, "composed of each component's process (RSS, VmHWM)")
+    assert make_result(direct=(1.0,) * 6).memory() == (650, "process (RSS, VmHWM); largest of 6 blocks")
+    blind = Memory(before=None, loaded=None, peak=None, source="unknown")
+    blocks = {b: v.model_copy(update={"memory": blind}) for b, v in result.visits["llm"].items()}
+    assert Result(result.planned, {**result.visits, "llm": blocks}, {}).memory() == (None, "unknown")
+
+
+def test_percentiles_need_enough_independent_samples():
+    result = make_result()
+    assert result.percentile("encoder", "encode", 0.5) is not None
+    assert result.percentile("encoder", "encode", 0.99) is None
+
+
+@pytest.mark.parametrize("kind", ["encoder", "connector", "llm", "vlm"])
+def test_a_component_that_failed_in_any_block_leaves_no_number(kind):
+    result = make_result(direct=(1.0,) * 6)
+    bad = failed_visit(kind, 3, status="out_of_memory", reason="28.4 GiB")
+    failed = Result(result.planned, {**result.visits, kind: {**result.visits[kind], 3: bad}}, result.exams)
+    assert (failed.status, failed.reason) == ("out_of_memory", f"{kind}, block 3: 28.4 GiB")
+    assert failed.times() == {}
+    assert failed.residual("ttft_model") is None
+
+
+def test_compose_takes_only_what_the_sweep_asked_for():
+    result = make_result(scales=(1.0,) * 6)
+    manifest = Manifest(name="a", title="a", points=(result.planned,), command="", started="")
+    visits = {v.key: dict(blocks) for blocks in result.visits.values() for v in blocks.values()}
+    visits[next(iter(visits))][6] = make_visit(block=6, scale=100)  # of a protocol with more blocks
+    exams = {exam.key: exam for exam in result.exams.values()}
+    (found,) = compose(manifest, visits, exams)
+    assert found.times() == result.times()
+    assert compose(manifest, visits, {}) == []  # nothing was asked yet
+    assert compose(manifest, {}, exams) == []
+    wrong = make_exam("shapes", status="timeout", reason="hung", score=None, point=make_point())
+    (failed,) = compose(manifest, {}, {wrong.key: wrong, **{k: v for k, v in exams.items() if k != wrong.key}})
+    assert failed.status == "timeout"
+
+
+def test_the_stages_of_the_made_up_visits_are_those_of_the_schema():
+    assert set(MILLISECONDS) == {
+        name for v in make_result(direct=(1.0,)).visits.values() for name in v[0].samples.seconds
+    }

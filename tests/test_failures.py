@@ -1,0 +1,162 @@
+"""Planted failures: real components with a real fault in them, measured by a real session. None of them ends the
+sweep, none of them yields a number."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+
+from conftest import ENCODER, MACHINE, make_component
+from harness import store
+from harness.measurement import Measurer
+from harness.plan import Plan
+from harness.progress import Progress
+from harness.runtimes.torch_runtime import TorchDevice
+from harness.schema import Visit
+from harness.sweep import Session
+from harness.worker import Worker, attempt
+
+FAULTS = {
+    "out of memory": ("out_of_memory", "can't allocate memory"),
+    "crash": ("crashed", "SIGSEGV"),
+    "hang": ("timeout", "no sign of life for 20 s"),
+    "nan": ("invalid_output", "the output is not finite"),
+    "wrong token count": ("invalid_output", "3 visual tokens, expected 4"),
+    "cached by content": ("cached", "a cache hides the work"),
+    "cached by shape": ("cached", "two different inputs gave the same output"),
+    "not run": ("invalid_output", "the encoder ran 0 times"),
+    "does not wait": ("untrusted_timer", "does not wait for its device"),
+}
+
+
+class Unawaited(TorchDevice):
+    """Hands its work to a thread and never waits for it."""
+
+    thread = None
+
+    def work(self, repeats):
+        if self.thread:
+            self.thread.join()
+        self.thread = threading.Thread(target=super().work, args=(repeats,))
+        self.thread.start()
+
+    def fetch(self):
+        self.thread.join()
+        super().fetch()
+
+
+def plant(subject, fault):
+    """Put the fault into the encoder of `subject`."""
+    honest, memory = subject.encoder.backbone.forward_features, {}
+
+    def forward(pixels):
+        if fault == "out of memory":
+            torch.empty(10**15)
+        if fault == "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if fault == "hang":
+            time.sleep(600)
+        if fault == "nan":
+            return honest(pixels) * float("nan")
+        if fault == "wrong token count":
+            return honest(pixels).flatten(2)[:, :, None, :3]
+        key = pixels.shape if fault == "cached by shape" else pixels.numpy().tobytes()
+        if fault.startswith("cached") and key in memory:
+            return memory[key]
+        memory[key] = honest(pixels)
+        return memory[key]
+
+    subject.encoder.backbone.forward_features = forward
+    if fault == "not run":
+        kept = honest(torch.zeros(1, 3, 128, 128)).flatten(2).transpose(1, 2)
+        subject.encoder = lambda pixels: kept
+
+
+def child(pipe):
+    """The worker's main function with faults planted by the name of the encoder."""
+    from harness import measurement
+
+    build = measurement.build
+
+    def planted(place, component, examples):
+        subject = build(place, component, examples)
+        plant(subject, component.encoder.name)
+        return subject
+
+    measurement.build = planted
+    measurer = Measurer()
+    while True:
+        try:
+            task = pipe.recv()
+        except EOFError:
+            return
+        if "does not wait" in task["visit"]:
+            measurement.TorchDevice = Unawaited
+        pipe.send(attempt(measurer, task, pipe.send))
+
+
+@pytest.fixture(scope="module")
+def visits(tmp_path_factory):
+    root = tmp_path_factory.mktemp("failures")
+    names = ["fine", *FAULTS, "fine, too"]
+    components = {
+        name: make_component(encoder=ENCODER.model_copy(update={"name": name}), attention="") for name in names
+    }
+    plan = Plan(components=components, commands=dict.fromkeys(names, "command"), machines={"cpu": MACHINE})
+    with Progress(1.0) as progress:
+        session = Session(plan, root, 20, 0, progress)
+        session.worker = Worker(child)
+        session.visit_all([names, names])
+    return store.read_all(root, Visit)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_failure_is_one_record_with_its_reason_and_no_number(visits, fault):
+    status, reason = FAULTS[fault]
+    (visit,) = [v for v in visits if v.component.encoder.name == fault]  # not visited again in the second block
+    assert (visit.status, visit.block) == (status, 0)
+    assert reason in visit.reason
+    assert visit.samples is None
+    assert visit.ceilings is None
+    assert "\n" not in visit.reason
+
+
+def test_the_timer_test_of_a_refused_runtime_is_in_its_record(visits):
+    (visit,) = [v for v in visits if v.component.encoder.name == "does not wait"]
+    assert "does not wait" in visit.timer.fault
+    assert all(v.timer.fault == "" for v in visits if v.status == "ok")
+
+
+@pytest.mark.parametrize("name", ["fine", "fine, too"])
+def test_what_has_no_fault_is_measured_in_every_block(visits, name):
+    found = [v for v in visits if v.component.encoder.name == name and v.attempt == 0]
+    assert [(v.status, v.block) for v in found] == [("ok", 0), ("ok", 1)]
+    assert found[0].process != found[1].process
+    for visit in found:
+        assert len(visit.samples.seconds["encode"]) == 7
+        assert visit.memory.peak >= visit.memory.loaded > 1e7
+        assert visit.work["encode"].flops > 0
+        assert visit.telemetry.seconds > 0
+
+
+def test_a_busy_process_beside_it_disturbs_a_visit_and_is_named():
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (os.cpu_count() or 1))]
+    rules = make_component().protocol.model_copy(update={"min_samples": 30, "max_samples": 30, "warmup_seconds": 0.3})
+    component = make_component(resolution=512, visual_tokens=64, attention="", protocol=rules)
+    measurer = Measurer()
+    try:
+        attempts = list(measurer.visit(component, lambda _: None))
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert len(attempts) == 2  # repeated once, within the bound, and then reported as it is
+    last = attempts[-1]
+    assert last["disturbed"]
+    assert any("waited" in mark for mark in last["samples"].marks)
+    assert last["telemetry"].foreign > 0.2

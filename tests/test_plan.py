@@ -1,0 +1,129 @@
+import itertools
+
+import pytest
+
+from conftest import MACHINE, make_component, make_exam, make_visit
+from harness.config import compose_all
+from harness.costs import work_of
+from harness.measurement import modules_of
+from harness.plan import components_of, estimate, estimate_visit, make_plan, order
+from harness.points import make_point
+from harness.schema import Ceilings, component_key
+
+CEILINGS = Ceilings(flops_per_second=1e11, bytes_per_second=1e10)
+
+
+def plan_of(*arguments, direct=0):
+    _, configs = compose_all(arguments)
+    points = [(make_point(config), "command") for config in configs]
+    return make_plan(points, {"cpu": MACHINE}, "rows", direct)
+
+
+def kinds(plan):
+    found = [component.kind for component in plan.components.values()]
+    return {kind: found.count(kind) for kind in ("encoder", "connector", "llm", "vlm")}
+
+
+def test_a_grid_needs_each_encoder_once_and_one_llm_for_each_number_of_tokens():
+    grid = ["encoder=tiny_fastvithd,tiny_fastvit", "llm=tiny_qwen2_m", "resolution=64,128,256"]
+    plan = plan_of(*grid)
+    assert len(plan.points) == 6
+    # Tokens: 1, 4, 16 at stride 64 and 4, 16, 64 at stride 32: four different numbers.
+    # Both encoders have 512 features, so one connector for each number of tokens, too.
+    assert kinds(plan) == {"encoder": 6, "connector": 4, "llm": 4, "vlm": 0}
+    three = plan_of("encoder=tiny_fastvithd", "llm=tiny_qwen2_s,tiny_qwen2_m,tiny_qwen2_l", "resolution=64,128")
+    assert kinds(three) == {"encoder": 2, "connector": 6, "llm": 6, "vlm": 0}
+
+
+def test_encoders_and_llms_of_the_same_architecture_are_shared_whatever_they_are_called():
+    one, other = make_component(), make_component()
+    renamed = other.encoder.model_copy(update={"name": "another", "title": "Another", "source": "elsewhere"})
+    assert component_key(one, MACHINE) == component_key(other.model_copy(update={"encoder": renamed}), MACHINE)
+    deeper = other.encoder.model_copy(update={"args": {"layers": [9]}})
+    assert component_key(one, MACHINE) != component_key(other.model_copy(update={"encoder": deeper}), MACHINE)
+
+
+def test_connectors_between_equal_widths_are_shared():
+    one = make_component("connector")
+    deeper = one.llm.model_copy(update={"config": {**one.llm.config, "num_hidden_layers": 9}})
+    assert component_key(one, MACHINE) == component_key(one.model_copy(update={"llm": deeper}), MACHINE)
+    wider = one.llm.model_copy(update={"config": {**one.llm.config, "hidden_size": 64}})
+    assert component_key(one, MACHINE) != component_key(one.model_copy(update={"llm": wider}), MACHINE)
+
+
+def test_more_blocks_keep_the_key_and_another_rule_changes_it():
+    one = make_component()
+    for changes, same in (
+        ({"blocks": 12}, True),
+        ({"repeats": 3}, True),
+        ({"warmup": 9}, False),
+        ({"lost": 0.5}, False),
+    ):
+        rules = one.protocol.model_copy(update=changes)
+        equal = component_key(one.model_copy(update={"protocol": rules}), MACHINE) == component_key(one, MACHINE)
+        assert equal is same, changes
+
+
+def test_directly_measured_points_are_a_sample_that_does_not_move():
+    grid = ["encoder=tiny_fastvithd,tiny_vit", "resolution=64,128,256"]
+    few, again = plan_of(*grid, direct=2), plan_of(*reversed(grid), direct=2)
+    assert kinds(few)["vlm"] == 2
+    chosen = [{p.point.name for p in plan.points if "vlm" in p.components} for plan in (few, again)]
+    assert chosen[0] == chosen[1]
+    assert kinds(plan_of(*grid, direct=None))["vlm"] == 6
+    direct = [c for c in few.components.values() if c.kind == "vlm"]
+    assert all(c.weights != "random" and c.checkpoint.startswith("shipped:") for c in direct)
+
+
+def test_the_llm_of_the_reference_family_has_its_trained_vocabulary():
+    _, configs = compose_all(["resolution=64"])
+    llm = next(c for c in components_of(make_point(configs[0])) if c.kind == "llm")
+    assert llm.llm.config["vocab_size"] > 100
+
+
+def test_a_block_visits_everything_once_in_an_order_that_its_seed_decides():
+    plan = plan_of("encoder=tiny_fastvithd,tiny_fastvit", "resolution=64,128,192,256")
+    keys = list(plan.components)
+    modules = {key: modules_of(component) for key, component in plan.components.items()}
+    orders = [order(keys, modules, 0, block) for block in range(6)]
+    assert all(sorted(found) == sorted(keys) for found in orders)
+    assert len(set(map(tuple, orders))) == 6
+    assert orders[0] == order(list(reversed(keys)), modules, 0, 0)
+    assert orders[0] != order(keys, modules, 1, 0)
+    for found in orders:  # each model is built once in a block
+        changes = sum(modules[a] != modules[b] for a, b in itertools.pairwise(found))
+        assert changes == len(set(modules.values())) - 1
+
+
+def test_what_the_store_has_is_not_measured_again():
+    plan = plan_of("resolution=64", "protocol.blocks=3")
+    keys = list(plan.components)
+    visits = {keys[0]: {0: make_visit(), 2: make_visit(status="timeout", reason="hung", samples=None)}}
+    assert [len(block) for block in plan.missing({})] == [3, 3, 3]
+    assert [keys[0] in block for block in plan.missing(visits)] == [False, True, True]
+    assert [keys[0] in block for block in plan.missing(visits, force=True)] == [True, True, True]
+    asked = list(plan.exams)
+    exam = make_exam()
+    assert plan.unanswered({asked[0]: exam}) == asked[1:]
+    assert plan.unanswered({asked[0]: exam.model_copy(update={"status": "error"})}) == asked
+    assert plan.unanswered({asked[0]: exam}, force=True) == asked
+
+
+def test_the_estimate_is_the_model_on_paper():
+    encoder = make_component(
+        protocol=make_component().protocol.model_copy(update={"max_samples": 10, "min_samples": 6})
+    )
+    work = work_of(encoder)
+    once = work["encode"].flops / (0.2 * 1e11) + 0.012
+    expected = once + (10 + 3) * once + work["encode"].parameters / 2e8  # warm-up, passes, repeats, weights
+    assert estimate_visit(encoder, work, CEILINGS) == pytest.approx(expected, rel=0.01)
+
+
+def test_a_measured_visit_takes_as_long_as_it_took():
+    plan = plan_of("resolution=64", "protocol.blocks=2")
+    visits = {key: {0: make_visit(seconds=7.0)} for key in plan.components}
+    todo = plan.missing(visits)
+    assert [len(block) for block in todo] == [0, 3]
+    seconds = estimate(plan, todo, list(plan.exams), visits, [make_exam(seconds=4.0)], CEILINGS)
+    assert seconds == pytest.approx(6 + 3 * 7.0 + 6 + 3 * 4.0)
+    assert estimate(plan, [[], []], [], visits, [], CEILINGS) == 0.0
