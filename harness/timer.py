@@ -87,7 +87,7 @@ def _test(device: Device, clock: Callable[[], float]) -> TimerTest:
     )
 
 
-def measure_ceilings(device: Device, seconds: float = 1.0, clock: Callable[[], float] = time.perf_counter) -> Ceilings:
+def measure_ceilings(device: Device, seconds: float = 0.5, clock: Callable[[], float] = time.perf_counter) -> Ceilings:
     """The best matrix product and the best copy within `seconds` for each, and of at least three."""
 
     def best(submit: Callable[[], int]) -> float:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from harness.worker import Worker, attempt
 FAULTS = {
     "out of memory": ("out_of_memory", "can't allocate memory"),
     "crash": ("crashed", "SIGSEGV"),
-    "hang": ("timeout", "no sign of life for 20 s"),
+    "hang": ("timeout", "no sign of life for 12 s"),
     "nan": ("invalid_output", "the output is not finite"),
     "wrong token count": ("invalid_output", "3 visual tokens, expected 4"),
     "cached by content": ("cached", "a cache hides the work"),
@@ -89,6 +90,7 @@ def child(pipe):
         return subject
 
     measurement.build = planted
+    measurement.measure_ceilings = partial(measurement.measure_ceilings, seconds=0.05)
     measurer = Measurer()
     while True:
         try:
@@ -107,9 +109,11 @@ def visits(tmp_path_factory):
     components = {
         name: make_component(encoder=ENCODER.model_copy(update={"name": name}), attention="") for name in names
     }
+    # A process tests each kind of place once: this one has a place of its own.
+    components["does not wait"] = components["does not wait"].model_copy(update={"threads": 2})
     plan = Plan(components=components, commands=dict.fromkeys(names, "command"), machines={"cpu": MACHINE})
     with Progress(1.0) as progress:
-        session = Session(plan, root, 20, 0, progress)
+        session = Session(plan, root, 12, 0, progress)
         session.worker = Worker(child)
         session.visit_all([names, names])
     return store.read_all(root, Visit)

@@ -1,0 +1,132 @@
+"""How often is the verdict wrong? `python benchmarks/aa.py [blocks]`
+
+A/A: twenty comparisons of a component with itself by the recommended rule (`harness.comparison`: paired blocks, the
+95% interval of the ratio against a margin), on this machine as it is. Every block is a fresh process that visits all
+of them once, in random order. Printed are the false alarms; then, with 5% more time planted into each pass of one side, how
+often that is caught; and the same for the rule that most tools use (Mann-Whitney on the passes of one process each).
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import mannwhitneyu
+
+from harness import store
+from harness.comparison import compare
+from harness.composition import counted
+from harness.config import compose_all
+from harness.machine import describe
+from harness.measurement import Measurer
+from harness.plan import Plan, components_of
+from harness.points import make_point
+from harness.progress import Progress
+from harness.schema import Visit
+from harness.sweep import Session, alone
+from harness.worker import Worker, attempt
+
+COMPARISONS = 20
+SLOWDOWN = 0.05
+STAGE = "prefill"
+
+
+def slow_down(subject: Any) -> None:
+    """Every stage of `subject` takes 5% longer, spent busily."""
+    honest = subject.run
+
+    def run(number: int) -> Iterator[str]:
+        stages = honest(number)
+        while True:
+            begin = time.perf_counter()
+            try:
+                name = next(stages)
+            except StopIteration:
+                return
+            end = time.perf_counter() + SLOWDOWN * (time.perf_counter() - begin)
+            while time.perf_counter() < end:
+                pass
+            yield name
+
+    subject.run = run
+
+
+def child(pipe: Connection) -> None:
+    """The worker's main function: components whose checkpoint is called `slow` are slowed down."""
+    from harness import measurement
+
+    build = measurement.build
+
+    def planted(place: Any, component: Any, examples: Any) -> Any:
+        subject = build(place, component, examples)
+        if component.checkpoint.startswith("slow"):
+            slow_down(subject)
+        return subject
+
+    measurement.build = planted
+    measurer = Measurer()
+    while True:
+        try:
+            task = pipe.recv()
+        except EOFError:
+            os._exit(0)
+        pipe.send(attempt(measurer, task, pipe.send))
+
+
+def main() -> None:
+    blocks = int(sys.argv[1]) if len(sys.argv) > 1 else 10
+    _, configs = compose_all(["resolution=128", f"protocol.blocks={blocks}", "protocol.max_seconds=0.5"])
+    point = make_point(configs[0])
+    llm = next(component for component in components_of(point) if component.kind == "llm")
+    # What a component is called decides nothing but the order: each name gets modules of its own.
+    sides = ("a", "b", "slow")
+    components = {
+        f"{side}{k}": llm.model_copy(update={"checkpoint": f"{side}{k}"}) for k in range(COMPARISONS) for side in sides
+    }
+    plan = Plan(
+        components=components,
+        commands=dict.fromkeys(components, "benchmarks/aa.py"),
+        machines={point.device: describe(point.device)},
+    )
+    with tempfile.TemporaryDirectory() as folder, alone():
+        with Progress(blocks * (8 + 0.9 * len(components))) as progress:
+            session = Session(plan, Path(folder), 120, 0, progress)
+            session.worker = Worker(child)
+            session.visit_all([list(components)] * blocks)
+        visits = store.by_block(store.read_all(Path(folder), Visit))
+    report("identical code", visits, "b")
+    report(f"{SLOWDOWN:.0%} slower", visits, "slow")
+
+
+def report(title: str, visits: dict[str, dict[int, Visit]], side: str) -> None:
+    """Print how often each verdict was given."""
+    verdicts: Counter[str] = Counter()
+    ratios, detectable, common = [], [], 0
+    for k in range(COMPARISONS):
+        found = compare(visits[f"a{k}"], visits[f"{side}{k}"], STAGE)
+        verdicts[found.verdict] += 1
+        ratios.append(found.ratio.value)
+        detectable.append(found.ratio.detectable)
+        one, other = (visits[name][0].samples for name in (f"a{k}", f"{side}{k}"))
+        assert one is not None
+        assert other is not None
+        p = mannwhitneyu(counted(one, STAGE), counted(other, STAGE), alternative="less").pvalue
+        common += p < 0.05
+    told = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in ("PASS", "FAIL", "INCONCLUSIVE"))
+    print(
+        f"{title}: {told} of {COMPARISONS} comparisons in {len(visits['a0'])} blocks; ratios {min(ratios):.3f} to "
+        f"{max(ratios):.3f}, median {statistics.median(ratios):.3f}; detectable {statistics.median(detectable):.1%}"
+    )
+    print(f"  Mann-Whitney, p < 0.05 on the passes of one process each: {common} alarms of {COMPARISONS}")
+
+
+if __name__ == "__main__":
+    main()

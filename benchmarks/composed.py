@@ -1,0 +1,86 @@
+"""What does composing save, and is it right? `python benchmarks/composed.py [blocks]`
+
+4 encoders x 5 resolutions x 3 LLMs: 60 points. The naive way measures every whole VLM, the composed way each encoder,
+connector and LLM once for each resolution or number of tokens. Both take every visit in the same blocks, interleaved at
+random by the same rules. Printed are the seconds that the visits took, the interval widths of ttft_model, and how far
+the composed sums are from the direct measurements.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+from harness import store
+from harness.composition import Result
+from harness.config import compose_all
+from harness.machine import describe
+from harness.plan import make_plan
+from harness.points import make_point
+from harness.progress import Progress
+from harness.schema import Visit
+from harness.sweep import Session, alone
+
+GRID = [
+    "encoder=tiny_fastvithd,tiny_fastvit,tiny_convnext,tiny_vit",
+    "resolution=64,128,192,256,320",
+]
+
+
+def main() -> None:
+    blocks = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    # Random weights: the three LLMs have a vocabulary of their own, so any encoder may stand before any of them.
+    llms = {
+        "s": ["llm.config.hidden_size=128", "llm.config.num_hidden_layers=2", "llm.config.intermediate_size=256"],
+        "m": ["llm.config.hidden_size=256", "llm.config.num_hidden_layers=4", "llm.config.intermediate_size=768"],
+        "l": ["llm.config.hidden_size=512", "llm.config.num_hidden_layers=8", "llm.config.intermediate_size=1536"],
+    }
+    points = []
+    for name, sizes in llms.items():
+        heads = ["llm.config.num_attention_heads=4", "llm.config.num_key_value_heads=2", "llm.config.vocab_size=8000"]
+        common = ["llm=qwen2_0_5b", f"llm.name={name}", *sizes, *heads, "checkpoint=random"]
+        _, configs = compose_all([*GRID, *common, f"protocol.blocks={blocks}"])
+        points += [(make_point(config), "benchmarks/composed.py") for config in configs]
+    device = points[0][0].device
+    plan = make_plan(points, {device: describe(device)}, "", None)
+    with tempfile.TemporaryDirectory() as folder, alone():
+        with Progress(blocks * (8 + 1.3 * len(plan.components))) as progress:
+            Session(plan, Path(folder), 300, 0, progress).visit_all([list(plan.components)] * blocks)
+        visits = store.by_block(store.read_all(Path(folder), Visit))
+        every = store.read_all(Path(folder), Visit)
+    spent = {True: 0.0, False: 0.0}
+    for visit in every:
+        if visit.attempt == 0:
+            spent[visit.component.kind == "vlm"] += visit.seconds
+    count = sum(component.kind == "vlm" for component in plan.components.values())
+    print(
+        f"naive: {count} whole VLMs, {spent[True]:.0f} s in {blocks} blocks; composed: "
+        f"{len(plan.components) - count} components, {spent[False]:.0f} s: {spent[False] / spent[True]:.2f} of the time"
+    )
+    results = [
+        Result(planned, {kind: visits[key] for kind, key in planned.components.items()}, {}) for planned in plan.points
+    ]
+    widths: dict[str, list[float]] = {"naive": [], "composed": []}
+    errors = []
+    for result in results:
+        direct, composed = result.stage("vlm", "ttft_model"), result.composed("ttft_model")
+        for name, values in (("naive", direct), ("composed", composed)):
+            widths[name].append(statistics.stdev(map(math.log, values.values())))
+        residual = result.residual("ttft_model")
+        assert residual is not None
+        errors.append(residual)
+    print("scatter between blocks (standard deviation of log ttft_model, median over points): "
+          + ", ".join(f"{name} {statistics.median(found):.1%}" for name, found in widths.items()))  # fmt: skip
+    inside = sum(error.low <= 0 <= error.high for error in errors)
+    print(
+        f"composed against direct: median {statistics.median(error.value for error in errors):+.1%}, "
+        f"from {min(error.value for error in errors):+.1%} to {max(error.value for error in errors):+.1%}; "
+        f"{inside} of {len(errors)} intervals of the residual hold 0"
+    )
+
+
+if __name__ == "__main__":
+    main()
