@@ -14,7 +14,8 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -87,12 +88,13 @@ class Worker:
         if self._process is not None and self._process.is_alive() and self._pipe is not None:
             return self._pipe
         context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=self._target, args=(theirs,), daemon=True)
-        self._process.start()
-        self._name = uuid.uuid4().hex[:8]
+        ours, theirs = context.Pipe()
+        process = context.Process(target=self._target, args=(theirs,), daemon=True)
+        with _undisturbed():
+            process.start()
+            self._process, self._pipe, self._name = process, ours, uuid.uuid4().hex[:8]
         theirs.close()
-        return self._pipe
+        return ours
 
     def _last_words(self) -> str:
         process = self._process
@@ -106,6 +108,28 @@ class Worker:
             hint = "; often the kernel's out-of-memory killer" if name == "SIGKILL" else ""
             return f"the measuring process was ended by {name}{hint}"
         return f"the measuring process ended with exit code {code}"
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold Ctrl-C back: in the middle of a start it would leave a child that nobody knows, and its traceback.
+
+    The child inherits a blocked signal, so that a Ctrl-C in its terminal is the parent's alone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None
+    try:
+        yield
+    finally:
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+        if pressed:
+            raise KeyboardInterrupt
 
 
 def serve(pipe: Connection) -> None:

@@ -1,5 +1,6 @@
 """Every way in which a measuring process can fail becomes an outcome with a reason, and the next task is done."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -117,3 +118,21 @@ def test_the_waiting_parent_uses_no_processor(worker):
     begin = time.process_time()
     worker.visit(make_component(attention="hang"), timeout=2)
     assert time.process_time() - begin < 0.2
+
+
+def test_ctrl_c_in_the_middle_of_a_start_waits_for_it_and_the_child_can_be_stopped(monkeypatch):
+    started = []
+    honest = multiprocessing.context.SpawnProcess.start
+
+    def interrupted(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        honest(self)
+        started.append(self)
+
+    monkeypatch.setattr(multiprocessing.context.SpawnProcess, "start", interrupted)
+    worker = Worker(child)
+    with pytest.raises(KeyboardInterrupt):
+        worker.visit(make_component(attention="fine"), timeout=120)
+    assert started[0].is_alive()
+    worker.stop()
+    assert started[0].exitcode == -signal.SIGKILL
