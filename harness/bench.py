@@ -135,7 +135,9 @@ class Bench:
         """
         begin = self.clock()
         self._open(stolen=True)
-        while len(self.marks) + self._passes < self.rules.warmup or self.clock() - begin < self.rules.warmup_seconds:
+        while self._passes < self.rules.warmup or (
+            self._passes < self.rules.max_samples and self.clock() - begin < self.rules.warmup_seconds
+        ):
             self._pass()
         self._close()
         warmup, warm = len(self.marks), self.clock()

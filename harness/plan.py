@@ -132,16 +132,16 @@ def components_of(point: Point) -> list[Component]:
     ]
 
 
-def order(keys: Sequence[str], modules: Mapping[str, str], seed: int, block: int) -> list[str]:
-    """A block's visits in random order, the same for the same seed: modules at random, and at random within each.
+def order(keys: Sequence[str], group: Mapping[str, str], seed: int, block: int) -> list[str]:
+    """A block's visits in random order, the same for the same seed: groups at random, and at random within each.
 
-    Components that share their modules (`modules`: key -> name of its modules) stay together, so that a block builds
-    each model once and holds one at a time.
+    `group`: key -> name of its group. Components that share their modules are one, so that a block builds each model
+    once and holds one at a time; so are the two sides of a comparison.
     """
     rng = random.Random(f"{seed}/{block}")
     groups: dict[str, list[str]] = {}
     for key in sorted(keys):
-        groups.setdefault(modules[key], []).append(key)
+        groups.setdefault(group[key], []).append(key)
     names = sorted(groups)
     rng.shuffle(names)
     for name in names:

@@ -114,7 +114,7 @@ class Protocol(Noun):
     warmup: int = Field(ge=1)
     """Fewest passes of a visit that are kept but flagged and never counted."""
     warmup_seconds: float = Field(ge=0)
-    """A visit's warm-up goes on for at least this long."""
+    """A visit's warm-up goes on for this long, but for no more passes than may be counted."""
     min_samples: int = Field(ge=1)
     max_samples: int = Field(ge=1)
     """Bounds of the number of counted passes of a visit."""

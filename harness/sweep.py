@@ -160,21 +160,23 @@ class Session:
         self.worker = Worker()
         self._work: dict[str, dict[str, Work]] = {}
 
-    def visit_all(self, todo: Sequence[Sequence[str]]) -> None:
+    def visit_all(self, todo: Sequence[Sequence[str]], together: Mapping[str, str] | None = None) -> None:
         """For each block a fresh process that visits what is missing, in random order.
 
-        What fails is not visited again in later blocks of this run: it has no number, whatever they would say.
+        `together` names groups whose visits follow one another: two sides of a comparison, so that the machine has no
+        time to drift between them. Without it, components that share their modules are a group. What fails is not
+        visited again in later blocks of this run: it has no number, whatever they would say.
         """
         from harness.measurement import modules_of
         from harness.plan import order
 
-        modules = {key: modules_of(component) for key, component in self.plan.components.items()}
+        groups = together or {key: modules_of(component) for key, component in self.plan.components.items()}
         total, done = sum(map(len, todo)), 0
         failed: set[str] = set()
         try:
             for block, keys in enumerate(todo):
                 begin, disturbed = time.monotonic(), 0
-                for position, key in enumerate(order(keys, modules, self.seed, block)):
+                for position, key in enumerate(order(keys, groups, self.seed, block)):
                     if key not in failed:
                         visits = self._visit(key, block, position, f"block {block + 1}/{len(todo)}, {done + 1}/{total}")
                         disturbed += visits[-1].disturbed
