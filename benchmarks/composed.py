@@ -68,7 +68,8 @@ def main() -> None:
     for result in results:
         direct, composed = result.stage("vlm", "ttft_model"), result.composed("ttft_model")
         for name, values in (("naive", direct), ("composed", composed)):
-            widths[name].append(statistics.stdev(map(math.log, values.values())))
+            if len(values) > 1:
+                widths[name].append(statistics.stdev(map(math.log, values.values())))
         residual = result.residual("ttft_model")
         assert residual is not None
         errors.append(residual)
