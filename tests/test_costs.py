@@ -52,8 +52,9 @@ def test_unavoidable_bytes_are_weights_inputs_and_outputs_once():
     assert work.parameters == weights
     assert work.bytes == 4 * (weights + tokens * features + tokens * width)
     assert work.flops == 2 * tokens * (features * width + width * width)
-    # Alone, GELU reads and writes the hidden tokens once more.
-    assert work.eager_bytes == work.bytes + 4 * 4 * tokens * width
+    # Alone, each operation reads and writes the hidden tokens; whether torch adds a bias in the product or after it is
+    # its own affair and makes the difference between four times and eight.
+    assert work.bytes + 4 * 4 * tokens * width <= work.eager_bytes <= work.bytes + 8 * 4 * tokens * width
 
 
 def test_prefill_counts_causal_attention_once_and_the_vocabulary_for_the_last_token_only():
