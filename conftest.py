@@ -164,16 +164,22 @@ def make_samples(kind: str = "encoder", scale: float = 1.0, passes: int = 7, mar
     )
 
 
+ENTRY: dict[str, Any] = {
+    "status": "ok",
+    "machine": MACHINE,
+    "commit": "",
+    "started": "2026-01-02T03:04:05+00:00",
+    "seconds": 1.0,
+    "command": "python -m harness.sweep",
+}
+"""Where made-up visits and exams come from."""
+
+
 def make_visit(kind: str = "encoder", block: int = 0, scale: float = 1.0, **changes: Any) -> Visit:
     component = changes.pop("component", None) or make_component(kind)
     fields: dict[str, Any] = {
         "key": component_key(component, MACHINE),
-        "status": "ok",
-        "machine": MACHINE,
-        "commit": "",
-        "started": "2026-01-02T03:04:05+00:00",
-        "seconds": 1.0,
-        "command": "python -m harness.sweep",
+        **ENTRY,
         "component": component,
         "block": block,
         "attempt": 0,
@@ -219,12 +225,7 @@ def make_exam(suite: str = "doc_read", right: int = 10, **changes: Any) -> Exam:
     noun = Suite(name=suite, title=suite, metric="anls", images=5)
     fields: dict[str, Any] = {
         "key": question_key(point, noun, MACHINE, ""),
-        "status": "ok",
-        "machine": MACHINE,
-        "commit": "",
-        "started": "2026-01-02T03:04:05+00:00",
-        "seconds": 1.0,
-        "command": "python -m harness.sweep",
+        **ENTRY,
         "point": point,
         "suite": noun,
         "score": make_score(suite, right),

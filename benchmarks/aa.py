@@ -9,7 +9,6 @@ more time planted into each pass of one side, how often that is caught; and the 
 
 from __future__ import annotations
 
-import os
 import statistics
 import sys
 import tempfile
@@ -33,7 +32,7 @@ from harness.points import make_point
 from harness.progress import Progress
 from harness.schema import Visit
 from harness.sweep import Session, alone
-from harness.worker import Worker, attempt
+from harness.worker import Worker, work_off
 
 COMPARISONS = 20
 SLOWDOWN = 0.05
@@ -73,13 +72,7 @@ def child(pipe: Connection) -> None:
         return subject
 
     measurement.build = planted
-    measurer = Measurer()
-    while True:
-        try:
-            task = pipe.recv()
-        except EOFError:
-            os._exit(0)
-        pipe.send(attempt(measurer, task, pipe.send))
+    work_off(pipe, Measurer())
 
 
 def main() -> None:

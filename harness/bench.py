@@ -28,7 +28,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Literal, Protocol
 
-from harness.schema import STAGES_OF, TTFTS, Component, HarnessError, Samples
+from harness.schema import MAIN_STAGE, STAGES_OF, TTFTS, Component, HarnessError, Samples
 from harness.schema import Protocol as Rules
 from harness.stats import half_width, spread, sum_passes
 from harness.telemetry import Reading, mark
@@ -259,7 +259,7 @@ class Bench:
         """The series that must be known well before a visit ends."""
         if self.component.kind == "vlm":
             return [sum_passes(self.seconds, TTFTS["ttft_user"]), self.seconds["ttft_fused"]]
-        return [self.seconds[{"encoder": "encode", "connector": "project", "llm": "prefill"}[self.component.kind]]]
+        return [self.seconds[MAIN_STAGE[self.component.kind]]]
 
     def _audit(self, warmup: int) -> dict[str, tuple[float, ...]]:
         """Seconds of passes that repeat the last input; raises `Cached` if they are far below those of new inputs.

@@ -76,12 +76,12 @@ def compare(
         reasons.append(f"{len(common) - len(clean)} of {len(common)} blocks were disturbed")
     if one.commit != other.commit:
         reasons.append(f"the harness differs: {one.commit or 'no commit'}, {other.commit or 'no commit'}")
-    used = clean if 2 * len(clean) >= len(common) else common
+    enough = 2 * len(clean) >= len(common)
+    used = clean if enough else common
     if not used:
         raise HarnessError("the two share no block: measure both in one sweep")
     one_side, other_side = ([_median(side[block], stage) for block in used] for side in (baseline, candidate))
     ratio = paired_ratio(one_side, other_side)
-    enough = 2 * len(clean) >= len(common)
     if not enough:
         reasons.append("too few undisturbed blocks for a verdict; measure again on a quieter machine")
     return Comparison(ratio, margin, ratio.verdict(margin) if enough else "INCONCLUSIVE", tuple(reasons))

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from harness import store
 from harness.schema import (
+    MAIN_STAGE,
     STAGES,
     STAGES_OF,
     TTFTS,
@@ -37,7 +38,8 @@ from harness.stats import Interval, blocks_interval, effective_n, lag1, percenti
 Blocks = dict[int, float]
 """Block -> value."""
 
-PARTS = ("encoder", "connector", "llm")
+PARTS = tuple(MAIN_STAGE)
+"""Kinds of component that a point is composed of."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +93,14 @@ class Result:
         good = all(v.status == "ok" for blocks in self.visits.values() for v in blocks.values())
         return good and all(self.visits.get(kind) for kind in PARTS)
 
+    def _series(self, kind: str, name: str) -> dict[int, list[float]]:
+        """Block -> counted passes of a stage (or a sum of `TTFTS`) of one component, for the usable blocks."""
+        found = {block: self.visits[kind][block].samples for block in self._usable([kind])}
+        return {block: counted(samples, name) for block, samples in found.items() if samples is not None}
+
     def stage(self, kind: str, name: str) -> Blocks:
         """Median seconds of a stage (or a sum of `TTFTS`) of one component in each usable block."""
-        values = {}
-        for block in self._usable([kind]):
-            samples = self.visits[kind][block].samples
-            if samples is not None:
-                values[block] = statistics.median(counted(samples, name))
-        return values
+        return {block: statistics.median(series) for block, series in self._series(kind, name).items()}
 
     def stage_median(self, kind: str, name: str) -> float:
         """Median over blocks of `stage`."""
@@ -152,12 +154,12 @@ class Result:
 
     def percentile(self, kind: str, name: str, share: float) -> float | None:
         """A percentile of a stage over all usable blocks, or None where they hold too few samples to know it."""
-        blocks = [counted(s, name) for b in self._usable([kind]) if (s := self.visits[kind][b].samples) is not None]
+        blocks = [*self._series(kind, name).values()]
         return percentile(blocks, share) if blocks else None
 
     def evidence(self, kind: str, name: str) -> tuple[int, float, float]:
         """Counted passes of a stage, how many independent ones they are worth, and their mean autocorrelation."""
-        blocks = [counted(s, name) for b in self._usable([kind]) if (s := self.visits[kind][b].samples) is not None]
+        blocks = [*self._series(kind, name).values()]
         if not blocks:
             return 0, 0.0, 0.0
         return sum(map(len, blocks)), sum(map(effective_n, blocks)), statistics.fmean(map(lag1, blocks))
@@ -273,5 +275,4 @@ def compose(manifest: Manifest, visits: Mapping[str, Mapping[int, Visit]], exams
 def load_results(root: Path, name: str) -> tuple[Manifest, list[Result]]:
     """A sweep's last run and its points, from the store."""
     manifest = store.read_manifest(root, name)
-    visits, exams = store.by_block(store.read_all(root, Visit)), store.latest(store.read_all(root, Exam))
-    return manifest, compose(manifest, visits, exams)
+    return manifest, compose(manifest, *store.load(root))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from harness.composition import Result
 from harness.frontier import on_frontier
-from harness.schema import STAGES, TTFTS, Protocol
+from harness.schema import MAIN_STAGE, STAGES, TTFTS, Protocol
 from harness.stats import Interval, accuracy, combined
 
 TIMES = (*STAGES, "prefill_visual", *TTFTS, "ttft_fused")
@@ -22,9 +22,6 @@ TIMES = (*STAGES, "prefill_visual", *TTFTS, "ttft_fused")
 
 FRONTIER_TTFT = "ttft_model"
 """The TTFT that decides the frontier where none is named: what encoder, resolution and LLM cost, and nothing else."""
-
-COMPUTED = (("encoder", "encode"), ("connector", "project"), ("llm", "prefill"))
-"""Stages that have an efficiency, with the component they belong to."""
 
 SHARES = (0.90, 0.95, 0.99)
 
@@ -107,7 +104,7 @@ def _latency(result: Result) -> dict[str, Any]:
             row |= {f"direct_{name}": result.stage_median("vlm", name)}
     if (overlap := result.overlap()) is not None:
         row |= _columns("overlap", overlap)
-    for kind, stage in COMPUTED:
+    for kind, stage in MAIN_STAGE.items():
         samples, worth, correlation = result.evidence(kind, stage)
         row |= {f"{stage}_samples": samples, f"{stage}_effective_samples": worth, f"{stage}_lag1": correlation}
         row |= {f"{stage}_p{100 * share:.0f}": result.percentile(kind, stage, share) for share in SHARES}

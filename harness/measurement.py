@@ -13,9 +13,9 @@ import torch
 
 from harness.answers import answer_suite
 from harness.bench import Bench
-from harness.models.vlm import Vlm, folder_of, hash_checkpoint, load_vlm
-from harness.runtimes.torch_runtime import Example, TorchDevice, TorchSubject, build, cast, memory_of
-from harness.schema import Ceilings, Component, HarnessError, Point, Samples, Score, Suite, Telemetry, TimerTest
+from harness.models.vlm import Vlm
+from harness.runtimes.torch_runtime import Example, TorchDevice, TorchSubject, build, load_trained
+from harness.schema import Ceilings, Component, HarnessError, Memory, Point, Samples, Score, Suite, Telemetry, TimerTest
 from harness.suites.embedded import load
 from harness.telemetry import Watch
 from harness.timer import check_timer, measure_ceilings
@@ -59,7 +59,10 @@ class Measurer:
                 with torch.inference_mode():
                     samples = Bench(subject, component, watch, lambda: progress("timing")).measure()
                 telemetry = watch.end(state, {m.removeprefix("throttled: ") for m in samples.marks if "throttled" in m})
-                memory = memory_of(place, before, loaded)
+                peak, source = place.peak()
+                if peak is not None and loaded is not None:
+                    peak = max(peak, loaded)  # Linux counts pages in batches: the mark may be some pages behind
+                memory = Memory(before=before, loaded=loaded, peak=peak, source=source)
                 found = {"timer": timer, "ceilings": ceilings, "samples": samples}
                 disturbed = is_disturbed(samples, telemetry, component)
                 yield found | {"telemetry": telemetry, "memory": memory, "disturbed": disturbed}
@@ -77,14 +80,7 @@ class Measurer:
         same = point.model_dump_json(include={"weights", "checkpoint", "device", "dtype", "attention"})
         if self._vlm is None or self._vlm[0] != same:
             self._vlm = None
-            folder = folder_of(point.checkpoint)
-            if (found := hash_checkpoint(folder)) != point.weights:
-                raise HarnessError(
-                    f"{point.checkpoint} was replaced since the sweep began ({point.weights} -> {found})"
-                )
-            vlm = load_vlm(folder, point.attention)
-            cast(vlm, getattr(torch, point.dtype))
-            self._vlm = (same, vlm.to(point.device).eval())
+            self._vlm = (same, load_trained(point))
         vlm = self._vlm[1]
         vlm.encoder.prepare(point.resolution)
         return answer_suite(vlm, suite, point.resolution, lambda: progress(suite.name))

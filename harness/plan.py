@@ -47,6 +47,13 @@ class Plan:
     """Key -> a command that measures it again."""
     machines: dict[str, Machine] = field(default_factory=dict)
     """By device."""
+    _work: dict[str, dict[str, Work]] = field(default_factory=dict)
+
+    def work(self, key: str) -> dict[str, Work]:
+        """The work of a component's stages, counted once: the estimate and the record both ask for it."""
+        if key not in self._work:
+            self._work[key] = work_of(self.components[key])
+        return self._work[key]
 
     def missing(self, visits: Mapping[str, Mapping[int, Visit]], force: bool = False) -> list[list[str]]:
         """For each block the keys of the components that it has to visit; blocks with nothing to do are empty."""
@@ -155,15 +162,14 @@ def estimate_visit(component: Component, work: Mapping[str, Work], ceilings: Cei
     A pass takes its work at `EFFICIENCY` of the device's matrix product; a visit its warm-up, passes until
     `max_seconds` or `max_samples` (but six in any case) and three repeats, after its weights were made.
     """
-    stages = dict(work)
-    once = sum(w.flops for w in stages.values()) / (EFFICIENCY * ceilings.flops_per_second)
+    once = sum(w.flops for w in work.values()) / (EFFICIENCY * ceilings.flops_per_second)
     once += DECODE if component.kind in ("encoder", "vlm") else 0.0
     if component.kind == "vlm":  # a staged and a fused pass
         once = 2 * once
     rules = component.protocol
     passes = max(min(rules.max_samples, rules.max_seconds / once), min(6, rules.min_samples))
     warmup = max(rules.warmup * once, min(rules.warmup_seconds, 1000 * once))
-    parameters = max((w.parameters for w in stages.values()), default=0)
+    parameters = max((w.parameters for w in work.values()), default=0)
     return warmup + (passes + 3) * once + parameters / BUILD
 
 
@@ -179,8 +185,7 @@ def estimate(
     took: dict[str, float] = {}
     for key in {key for block in todo for key in block}:
         good = [visit.seconds for visit in visits.get(key, {}).values() if visit.status == "ok"]
-        component = plan.components[key]
-        took[key] = sum(good) / len(good) if good else estimate_visit(component, work_of(component), ceilings)
+        took[key] = sum(good) / len(good) if good else estimate_visit(plan.components[key], plan.work(key), ceilings)
     seconds = [exam.seconds for exam in known if exam.status == "ok"]
     each = sum(seconds) / len(seconds) if seconds else EXAM
     blocks = sum(START + sum(took[key] for key in block) for block in todo if block)

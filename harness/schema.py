@@ -247,6 +247,9 @@ STAGES_OF = {
 }
 """What a visit to a component times."""
 
+MAIN_STAGE = {"encoder": "encode", "connector": "project", "llm": "prefill"}
+"""The stage that a component of a point is measured for."""
+
 TTFTS = {
     "ttft_paper": ("encode", "prefill_visual"),
     "ttft_model": ("encode", "project", "prefill"),

@@ -137,6 +137,11 @@ def latest(exams: Iterable[Exam]) -> dict[str, Exam]:
     return chosen
 
 
+def load(root: Path) -> tuple[dict[str, dict[int, Visit]], dict[str, Exam]]:
+    """What counts of everything under `root`: visits by key and block, exams by key."""
+    return by_block(read_all(root, Visit)), latest(read_all(root, Exam))
+
+
 def write_manifest(root: Path, name: str, title: str, points: Iterable[Planned], command: str) -> None:
     """Note which results make up the last run of a sweep."""
     path = root / "sweeps" / f"{name}.json"

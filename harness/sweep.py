@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from harness import store
 from harness.config import HOUSEKEEPING, Plain, compose_all, options
 from harness.progress import Progress, outcome, readable
-from harness.schema import Exam, HarnessError, Visit, Work, fingerprint
+from harness.schema import Exam, HarnessError, Visit, fingerprint
 
 if TYPE_CHECKING:
     from harness.plan import Plan
@@ -94,7 +94,7 @@ def run(arguments: Sequence[str]) -> int:
     for path in store.files(root):
         if mended := store.mend(path):
             print(f"note: {mended}", file=sys.stderr)
-    visits, exams = store.by_block(store.read_all(root, Visit)), store.latest(store.read_all(root, Exam))
+    visits, exams = store.load(root)
     todo, asked = plan.missing(visits, common["force"]), plan.unanswered(exams, common["force"])
     device = next(iter(machines.values()))
     count = sum(map(len, todo))
@@ -106,7 +106,7 @@ def run(arguments: Sequence[str]) -> int:
         flush=True,
     )
     if common["dry_run"]:
-        _dry_run(plan, todo, asked, visits, exams)
+        _dry_run(plan, todo, asked, _estimate(plan, todo, asked, visits, exams))
         return 0
     title = (common.get("sweep") or {}).get("title", name)
     store.write_manifest(root, name, title, plan.points, shlex.join(["python", "-m", "harness.sweep", *arguments]))
@@ -158,7 +158,6 @@ class Session:
         self.plan, self.root, self.timeout, self.seed, self.progress = plan, root, timeout, seed, progress
         self.commit = commit()
         self.worker = Worker()
-        self._work: dict[str, dict[str, Work]] = {}
 
     def visit_all(self, todo: Sequence[Sequence[str]], together: Mapping[str, str] | None = None) -> None:
         """For each block a fresh process that visits what is missing, in random order.
@@ -197,10 +196,7 @@ class Session:
     def _visit(self, key: str, block: int, position: int, where: str) -> list[Visit]:
         component = self.plan.components[key]
         name = f"{where}: {component.name}"
-        if key not in self._work:
-            from harness.costs import work_of
-
-            self._work[key] = work_of(component)
+        work = self.plan.work(key)
         started, begin = datetime.now(UTC), time.monotonic()
         outcome = self.worker.visit(component, self.timeout, partial(self.progress.doing, name))
         common = {
@@ -215,7 +211,7 @@ class Session:
             "process": outcome.process,
             "seed": self.seed,
             "position": position,
-            "work": self._work[key],
+            "work": work,
         }
         good = [found for found in outcome.results if "samples" in found]
         visits = [Visit(**common, status="ok", attempt=attempt, **found) for attempt, found in enumerate(good)]
@@ -285,13 +281,7 @@ def _estimate(
     return estimate(plan, todo, asked, visits, exams.values(), ceilings)
 
 
-def _dry_run(
-    plan: Plan,
-    todo: Sequence[Sequence[str]],
-    asked: Sequence[str],
-    visits: Mapping[str, Mapping[int, Visit]],
-    exams: Mapping[str, Exam],
-) -> None:
+def _dry_run(plan: Plan, todo: Sequence[Sequence[str]], asked: Sequence[str], seconds: float) -> None:
     """Print the points, what is reused and what the rest will take."""
     missing = {key for keys in todo for key in keys}
     shared = Counter(key for planned in plan.points for key in planned.components.values())
@@ -312,7 +302,7 @@ def _dry_run(
     )
     blocks, visiting = sum(map(bool, todo)), sum(map(len, todo))
     print(f"to measure: {visiting} visits in {blocks} blocks (fresh processes), {len(asked)} exams")
-    print(f"estimated time: {readable(_estimate(plan, todo, asked, visits, exams))}")
+    print(f"estimated time: {readable(seconds)}")
 
 
 def command_of(config: Plain) -> str:

@@ -145,7 +145,7 @@ class Watch:
         used, switches = process.cpu_times(), process.num_ctx_switches()
         return {
             "clock": time.perf_counter(),
-            "waited": reading.waited,
+            "waited": _waited(),
             "stolen": reading.stolen,
             "busy": busy,
             "own": used.user + used.system,
@@ -217,6 +217,18 @@ def _gpu(device: str) -> Gpu | None:
     except Exception:  # no driver, no permission, an old library: telemetry is missing, the measurement goes on
         return None
     return None
+
+
+def _waited() -> float | None:
+    """Seconds that all threads of this process have waited for a processor, so far."""
+    total, told = 0.0, False
+    for path in Path("/proc/self/task").glob("*/schedstat"):
+        try:
+            total += int(path.read_text().split()[1]) / 1e9
+            told = True
+        except (OSError, IndexError):  # a thread has ended
+            continue
+    return total if told else None
 
 
 def _open(path: str) -> int | None:

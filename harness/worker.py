@@ -138,7 +138,11 @@ def serve(pipe: Connection) -> None:
     _die_with_parent()
     from harness.measurement import Measurer
 
-    measurer = Measurer()
+    work_off(pipe, Measurer())
+
+
+def work_off(pipe: Connection, measurer: Any) -> None:
+    """Do every task that comes through `pipe` until the other end is closed."""
     while True:
         try:
             task = pipe.recv()

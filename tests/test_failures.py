@@ -21,7 +21,7 @@ from harness.progress import Progress
 from harness.runtimes.torch_runtime import TorchDevice
 from harness.schema import Visit
 from harness.sweep import Session
-from harness.worker import Outcome, Worker, attempt
+from harness.worker import Outcome, Worker, attempt, work_off
 
 FAULTS = {
     "out of memory": ("out_of_memory", "can't allocate memory"),
@@ -91,13 +91,7 @@ def make_measurer():
 
 def child(pipe):
     """The worker's main function."""
-    measurer = make_measurer()
-    while True:
-        try:
-            task = pipe.recv()
-        except EOFError:
-            return
-        pipe.send(attempt(measurer, task, pipe.send))
+    work_off(pipe, make_measurer())
 
 
 class Mixed(Worker):

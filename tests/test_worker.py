@@ -11,7 +11,7 @@ from conftest import make_component, make_exam, make_point, make_samples, make_s
 from harness.bench import Cached, InvalidOutput
 from harness.measurement import UntrustedTimer
 from harness.schema import HarnessError, Samples
-from harness.worker import Worker, attempt
+from harness.worker import Worker, work_off
 
 
 class Faulty:
@@ -52,12 +52,7 @@ class Faulty:
 
 
 def child(pipe):
-    while True:
-        try:
-            task = pipe.recv()
-        except EOFError:
-            return
-        pipe.send(attempt(Faulty(), task, pipe.send))
+    work_off(pipe, Faulty())
 
 
 @pytest.fixture(scope="module")

@@ -23,12 +23,15 @@ def checks(table: pd.DataFrame) -> list[str]:
                 f"costs {milliseconds(row, 'overlap')} ms"
             )
     if "encode_effective_samples" in table.columns and not table.empty:
-        samples, worth = table["encode_samples"].sum(), table["encode_effective_samples"].sum()
+        encoders = table.drop_duplicates(["encoder_title", "resolution"])  # points share them: each counts once
+        samples, worth = encoders["encode_samples"].sum(), encoders["encode_effective_samples"].sum()
         said.append(
             f"{samples:.0f} counted passes of encoders are worth {worth:.0f} independent ones (lag-1 autocorrelation "
-            f"{table['encode_lag1'].median():.2f} within a process); intervals are over processes"
+            f"{encoders['encode_lag1'].median():.2f} within a process); intervals are over processes"
         )
-        said.append(f"{table['marked'].mean():.1%} of all passes are marked as disturbed and left out of the medians")
+        said.append(
+            f"{table['marked'].mean():.1%} of a point's passes (mean over points) are marked; medians leave them out"
+        )
     return said
 
 

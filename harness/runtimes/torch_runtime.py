@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import psutil
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from harness.models.connectors import build_connector
 from harness.models.encoders import VisionEncoder
@@ -24,7 +24,7 @@ from harness.models.llms import build_llm, prefill, splice
 from harness.models.preprocess import pixel_tensor
 from harness.models.tokenizer import build_tokenizer
 from harness.models.vlm import Vlm, VlmSpec, folder_of, hash_checkpoint, load_vlm
-from harness.schema import Component, HarnessError, Memory
+from harness.schema import Component, HarnessError, Point
 
 Example = tuple[bytes, str]
 """An encoded image and a question about it."""
@@ -166,14 +166,10 @@ class Counter:
 
     def __init__(self, module: nn.Module):
         self.calls = 0
-        self._hook = module.register_forward_hook(self._count)
+        module.register_forward_hook(self._count)
 
     def _count(self, *_: object) -> None:
         self.calls += 1
-
-    def remove(self) -> None:
-        """Take the hook away."""
-        self._hook.remove()
 
 
 class TorchSubject:
@@ -195,8 +191,9 @@ class TorchSubject:
         self.load()
         self._counters = [Counter(module) for module in self.modules]
 
-    def __init_subclass__(cls, kind: str) -> None:
-        TorchSubject.KINDS[kind] = cls
+    def __init_subclass__(cls, kind: str = "") -> None:
+        if kind:
+            TorchSubject.KINDS[kind] = cls
 
     def load(self) -> None:
         """Build the component and what feeds it."""
@@ -305,7 +302,28 @@ class ConnectorSubject(TorchSubject, kind="connector"):
         self._tokens = (self._out.shape[1], 0)
 
 
-class LlmSubject(TorchSubject, kind="llm"):
+class LanguageSubject(TorchSubject):
+    """What an LLM alone and an LLM in a whole VLM share: from visual tokens and a prompt to the first token."""
+
+    llm: PreTrainedModel
+    _visual: Tensor
+
+    def _first_token(self, first: Tensor, second: Tensor) -> Iterator[str]:
+        """The last stages of a pass: text ids (1, T0) and (1, T1) around the visual tokens."""
+        self._out, kv = prefill(self.llm, splice(self.llm, first, self._visual, second))
+        yield "prefill"
+        int(self._out.argmax(-1).item())
+        yield "sample"
+        text = first.shape[1] + second.shape[1]
+        self._tokens = (int(kv.get_seq_length()) - text, text)
+
+    def beside(self) -> Iterator[str]:
+        """Prefill over the visual tokens of the last pass alone: the paper's definition."""
+        prefill(self.llm, self._visual)
+        yield "prefill_visual"
+
+
+class LlmSubject(LanguageSubject, kind="llm"):
     """An LLM of random weights on random visual tokens and a prompt of the protocol's length."""
 
     def load(self) -> None:
@@ -333,20 +351,10 @@ class LlmSubject(TorchSubject, kind="llm"):
         self._visual = self._inputs[number % len(self._inputs)]
         first, second = (torch.tensor([ids], device=self.place.device) for ids in (before, after))
         yield "transfer"
-        self._out, kv = prefill(self.llm, splice(self.llm, first, self._visual, second))
-        yield "prefill"
-        int(self._out.argmax(-1).item())
-        yield "sample"
-        text = len(before) + len(after)
-        self._tokens = (int(kv.get_seq_length()) - text, text)
-
-    def beside(self) -> Iterator[str]:
-        """Prefill over the visual tokens of the last pass alone: the paper's definition."""
-        prefill(self.llm, self._visual)
-        yield "prefill_visual"
+        yield from self._first_token(first, second)
 
 
-class VlmSubject(TorchSubject, kind="vlm"):
+class VlmSubject(LanguageSubject, kind="vlm"):
     """A whole VLM, from its checkpoint or with random weights."""
 
     def load(self) -> None:
@@ -358,18 +366,13 @@ class VlmSubject(TorchSubject, kind="vlm"):
         assert llm is not None
         device, dtype = self.place.device, self.place.dtype
         if component.checkpoint:
-            if (found := hash_checkpoint(folder_of(component.checkpoint))) != component.weights:
-                raise HarnessError(
-                    f"{component.checkpoint} was replaced since the sweep began ({component.weights} -> {found})"
-                )
-            self.vlm = load_vlm(folder_of(component.checkpoint), component.attention)
-            cast(self.vlm, dtype)
+            self.vlm = load_trained(component)
         else:
             spec = VlmSpec(encoder=encoder, connector=connector, llm=llm, training_form=False)
             torch.manual_seed(0)
-            self.vlm = Vlm(spec, attention=component.attention, device=device, dtype=dtype)
-        self.vlm.to(device).eval()
-        self.modules = [self.vlm.encoder, self.vlm.llm]
+            self.vlm = Vlm(spec, attention=component.attention, device=device, dtype=dtype).eval()
+        self.llm = self.vlm.llm
+        self.modules = [self.vlm.encoder, self.llm]
         self.at(component)
 
     def at(self, component: Component) -> TorchSubject:
@@ -386,7 +389,7 @@ class VlmSubject(TorchSubject, kind="vlm"):
         yield "preprocess"
         question = self.examples[number % len(self.examples)][1]
         before, after = self.vlm.question_ids(question) if self.vlm.tokenizer else stand_in_ids(question)
-        before, after = fit(before, after, self.component.text_tokens, self.vlm.llm.config.vocab_size)
+        before, after = fit(before, after, self.component.text_tokens, self.llm.config.vocab_size)
         yield "tokenize"
         pixels = pixels.to(device, self.place.dtype)
         first, second = (torch.tensor([ids], device=device) for ids in (before, after))
@@ -395,17 +398,7 @@ class VlmSubject(TorchSubject, kind="vlm"):
         yield "encode"
         self._visual = self.vlm.project(features)
         yield "project"
-        self._out, kv = self.vlm.prefill(self.vlm.prompt(self._visual, first, second))
-        yield "prefill"
-        int(self._out.argmax(-1).item())
-        yield "sample"
-        text = len(before) + len(after)
-        self._tokens = (int(kv.get_seq_length()) - text, text)
-
-    def beside(self) -> Iterator[str]:
-        """Prefill over the visual tokens of the last pass alone: the paper's definition."""
-        self.vlm.prefill(self._visual)
-        yield "prefill_visual"
+        yield from self._first_token(first, second)
 
 
 def build(place: TorchDevice, component: Component, examples: Sequence[Example]) -> TorchSubject:
@@ -423,12 +416,6 @@ def fit(before: list[int], after: list[int], length: int, vocabulary: int) -> tu
     return before, [after[k % len(after)] % vocabulary for k in range(length - len(before))]
 
 
-def memory_of(place: TorchDevice, before: int | None, loaded: int | None) -> Memory:
-    """Memory before the component was built, when it was built, and its most while it worked."""
-    peak, source = place.peak()
-    return Memory(before=before, loaded=loaded, peak=peak, source=source)
-
-
 def _noise(place: TorchDevice, tokens: int, width: int) -> list[Tensor]:
     """Eight different (1, tokens, width) of unit variance."""
     generator = torch.Generator().manual_seed(0)
@@ -436,12 +423,18 @@ def _noise(place: TorchDevice, tokens: int, width: int) -> list[Tensor]:
     return [tensor.to(place.device, place.dtype) for tensor in made]
 
 
-def cast(vlm: Vlm, dtype: torch.dtype) -> None:
-    """Weights in `dtype`; the rotary frequencies of the LLM stay in float32, as transformers keeps them."""
+def load_trained(wanted: Component | Point) -> Vlm:
+    """The trained VLM of a component or point, on its device and in its dtype; refused if it was replaced since."""
+    folder = folder_of(wanted.checkpoint)
+    if (found := hash_checkpoint(folder)) != wanted.weights:
+        raise HarnessError(f"{wanted.checkpoint} was replaced since the sweep began ({wanted.weights} -> {found})")
+    vlm = load_vlm(folder, wanted.attention)
+    dtype: torch.dtype = getattr(torch, wanted.dtype)
     vlm.encoder.to(dtype)
     vlm.connector.to(dtype)
-    for parameter in vlm.llm.parameters():
+    for parameter in vlm.llm.parameters():  # its rotary frequencies stay in float32, as transformers keeps them
         parameter.data = parameter.data.to(dtype)
+    return vlm.to(wanted.device).eval()
 
 
 @cache
