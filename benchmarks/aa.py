@@ -2,7 +2,7 @@
 
 A/A: twenty comparisons of a component with itself by the recommended rule (`harness.comparison`: paired blocks, the 95%
 interval of the ratio against a margin), on this machine as it is. Every block is a fresh process that visits all of
-them once, the sides of a comparison one after the other, in random order. Printed are the false alarms; then, with 5%
+them once in random order, the sides of a comparison in turns. Printed are the false alarms; then, with 5%
 more time planted into each pass of one side, how often that is caught; and the same for the rule that most tools use
 (Mann-Whitney on the passes of one process).
 """
@@ -31,7 +31,7 @@ from harness.plan import Plan, components_of
 from harness.points import make_point
 from harness.progress import Progress
 from harness.schema import Visit
-from harness.sweep import Session, alone
+from harness.session import Session, alone
 from harness.worker import Worker, work_off
 
 COMPARISONS = 20
@@ -77,7 +77,7 @@ def child(pipe: Connection) -> None:
 
 def main() -> None:
     blocks = int(sys.argv[1]) if len(sys.argv) > 1 else 10
-    _, configs = compose_all(["resolution=128", f"protocol.blocks={blocks}", "protocol.max_seconds=0.5"])
+    _, configs = compose_all(["resolution=128", f"protocol.blocks={blocks}", "protocol.max_samples=60"])
     point = make_point(configs[0])
     llm = next(component for component in components_of(point) if component.kind == "llm")
     # What a component is called decides nothing but the order: each name gets modules of its own.

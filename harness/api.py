@@ -35,13 +35,13 @@ def measure(*overrides: str) -> Result:
     from datetime import UTC, datetime
 
     from harness.config import compose_all
-    from harness.costs import work_of
     from harness.machine import commit, describe
     from harness.measurement import Measurer
     from harness.plan import make_plan
     from harness.points import make_point
+    from harness.session import alone
     from harness.suites.embedded import fingerprint_of_rows
-    from harness.sweep import alone, command_of
+    from harness.sweep import command_of
 
     _, configs = compose_all(overrides)
     if len(configs) != 1:
@@ -57,10 +57,10 @@ def measure(*overrides: str) -> Result:
         for kind, key in planned.components.items():
             component = plan.components[key]
             started, begin = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-            for attempt, found in enumerate(measurer.visit(component, lambda _: None)):
+            for attempt, (found,) in enumerate(measurer.visit([component], lambda _: None)):
                 where = {"block": 0, "attempt": attempt, "process": "here", "seed": 0, "position": 0}
                 spent = {"started": started, "seconds": round(time.monotonic() - begin, 3)}
-                made = {"key": key, "component": component, "work": work_of(component)}
+                made = {"key": key, "component": component, "work": plan.work(key)}
                 visits[kind] = {0: Visit(**common, **where, **spent, **made, **found)}
         for name, key in planned.exams.items():
             started, begin = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()

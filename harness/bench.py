@@ -24,8 +24,9 @@ hiding the work.
 from __future__ import annotations
 
 import math
+import operator
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, Protocol
 
 from harness.schema import MAIN_STAGE, STAGES_OF, TTFTS, Component, HarnessError, Samples
@@ -35,19 +36,18 @@ from harness.telemetry import Reading, mark
 
 FEWEST = 6
 """Samples that even a slow component gets: with fewer the median has no 95% interval."""
-EVERY = 8
-"""Passes between two looks at the stopping rule; slow passes are looked at one by one."""
 SETTLED = 40
-"""Samples from which the noise itself may be called settled: it is when four looks at it differ by less than 5%."""
-REPEATS = 3
+"""Samples from which the noise itself may be called settled: it is when the spread between the quartiles of the first
+half, of three quarters and of all of them differ by less than 5%."""
+REPEATS = 2
 """Passes of one input at the end of a visit."""
 CACHED = 0.9
-"""Repeats that are all faster than this share of every other pass are suspected of a cache."""
+"""Repeats that are all faster than this share of every other pass are suspected of a cache: three times as many
+decide."""
 
-LONG = 0.05
-"""Seconds from which a pass is long enough for the ticks in which stolen time is told."""
-WINDOW = 0.02
-"""Seconds between two looks at the machine's counters: each costs some ten microseconds."""
+WINDOW = 0.05
+"""Seconds between two looks at the machine's counters and at the stopping rule, or one pass if that takes longer: a
+look costs some ten microseconds. From this length on stolen time, which is told in ticks, says something as well."""
 SIGN = 1.0
 """Seconds between two signs of life."""
 
@@ -118,13 +118,15 @@ class Bench:
         self.rules: Rules = component.protocol
         self.seconds: dict[str, list[float]] = {name: [] for name in STAGES_OF[component.kind]}
         self.marks: list[str] = []
+        self.stop: Stop | None = None
+        self._expected = (1, component.visual_tokens, component.text_tokens)
         self._number = 0
         self._last = math.nan
         self._signed = -math.inf
-        self._spreads: list[float] = []
-        self._passes = 0
-        self._before = Reading()
-        self._opened = 0.0
+        self._warmup = 0
+        self._spent = 0.0
+        self.long = True
+        """Whether stolen time, which is told in ticks, says something about a pass."""
         half_width([1.0] * FEWEST)  # its tables are made now, not between two samples
 
     def measure(self) -> Samples:
@@ -133,52 +135,46 @@ class Bench:
         Raises `InvalidOutput` for a pass whose outputs are not what the component promises, `Cached` when a repeated
         input is answered from memory.
         """
-        begin = self.clock()
-        self._open(stolen=True)
-        while self._passes < self.rules.warmup or (
-            self._passes < self.rules.max_samples and self.clock() - begin < self.rules.warmup_seconds
+        return interleave([self])[0]
+
+    def warm_up(self) -> None:
+        """Passes until the protocol's number and seconds are over; they are kept and flagged."""
+        rules, begin, reading = self.rules, self.clock(), self.watch.read()
+        while len(self.marks) < rules.warmup or (
+            len(self.marks) < rules.max_samples and self.clock() - begin < rules.warmup_seconds
         ):
-            self._pass()
-        self._close()
-        warmup, warm = len(self.marks), self.clock()
+            reading = window([self], reading, 1)
+        self._warmup, self._spent, self.stop = len(self.marks), 0.0, None
+        self.long = math.fsum(series[-1] for series in self.seconds.values() if series) >= WINDOW
         self.watch.follow_threads()  # a pool of threads starts with its first work
-        long = math.fsum(series[-1] for series in self.seconds.values() if series) >= LONG
-        self._open(stolen=long)
-        stop: Stop | None = None
-        while stop is None:
-            self._pass()
-            now = self.clock()
-            counted = len(self.marks) + self._passes - warmup
-            if now - self._opened >= WINDOW:
-                self._close()
-                self._open(stolen=long)
-            stop = self._stop(warmup, counted, now - warm)
-        self._close()
-        whole = self.clock() - warm
-        timed = math.fsum(math.fsum(values[warmup:]) for values in self.seconds.values())
+
+    @property
+    def left(self) -> int:
+        """Passes until the most that the protocol allows."""
+        return max(1, self.rules.max_samples - (len(self.marks) - self._warmup))
+
+    def samples(self) -> Samples:
+        """What was sampled, after one input was repeated."""
+        timed = math.fsum(math.fsum(values[self._warmup :]) for values in self.seconds.values())
+        assert self.stop is not None
         return Samples(
             seconds={name: _rounded(values) for name, values in self.seconds.items()},
-            warmup=warmup,
+            warmup=self._warmup,
             marks=tuple(self.marks),
-            stop_reason=stop,
-            repeated=self._audit(warmup),
-            overhead=(whole - timed) / counted,
+            stop_reason=self.stop,
+            repeated=self._audit(),
+            overhead=(self._spent - timed) / (len(self.marks) - self._warmup),
         )
 
-    def _open(self, stolen: bool) -> None:
-        """Begin a window: what disturbs the machine is read at its ends, and marks every pass in it."""
-        self._passes = 0
-        self._before = self.watch.read(stolen)
-        self._opened = self.clock()
+    def close(self, note: str, passes: int, seconds: float) -> None:
+        """Mark the passes of a window and look at the stopping rule; `seconds`: what the look at the machine took."""
+        self.marks += [note] * passes
+        self._spent += seconds
+        self.stop = self.stop or self._stop()
 
-    def _close(self) -> None:
-        after = self.watch.read(self._before.stolen is not None)
-        seconds = self.clock() - self._opened
-        self.marks += [mark(self._before, after, seconds, self.watch.cores, self.rules.lost)] * self._passes
-        self._passes = 0
-
-    def _pass(self) -> None:
+    def take(self) -> None:
         """One staged pass, what is timed beside it, and the fused pass of a whole VLM; each on a new input."""
+        begin = self.clock()
         self._sign()
         for name, spent in self._staged(self.subject.run(self._next())):
             self.seconds[name].append(spent)
@@ -188,7 +184,7 @@ class Bench:
         if "ttft_fused" in self.seconds:
             self.seconds["ttft_fused"].append(self._fused(self._next()))
             self._check()
-        self._passes += 1
+        self._spent += self.clock() - begin
 
     def _sign(self) -> None:
         """A sign of life, if it is time for one."""
@@ -203,13 +199,14 @@ class Bench:
     def _staged(self, stages: Iterator[str]) -> Iterator[tuple[str, float]]:
         """Seconds of each stage, the device awaited on both sides."""
         clock, wait = self.clock, self.subject.wait
+        names: list[str] = []
         wait()
-        last = clock()
+        edges = [clock()]
         for name in stages:
             wait()
-            now = clock()
-            yield name, now - last
-            last = clock()
+            edges.append(clock())
+            names.append(name)
+        return zip(names, map(operator.sub, edges[1:], edges), strict=False)
 
     def _fused(self, number: int) -> float:
         """Seconds of one whole pass, the device awaited before and after."""
@@ -222,12 +219,13 @@ class Bench:
 
     def _check(self, repeated: bool = False) -> None:
         """Refuse a pass whose outputs are not what was asked for."""
-        found, component = self.subject.outputs(), self.component
-        if found.calls != 1:
-            raise InvalidOutput(f"the {component.kind} ran {found.calls} times in one pass, not once")
-        if found.visual_tokens != component.visual_tokens:
-            raise InvalidOutput(f"{found.visual_tokens} visual tokens, expected {component.visual_tokens}")
-        if found.text_tokens != component.text_tokens:
+        found = self.subject.outputs()
+        if (found.calls, found.visual_tokens, found.text_tokens) != self._expected:
+            component = self.component
+            if found.calls != 1:
+                raise InvalidOutput(f"the {component.kind} ran {found.calls} times in one pass, not once")
+            if found.visual_tokens != component.visual_tokens:
+                raise InvalidOutput(f"{found.visual_tokens} visual tokens, expected {component.visual_tokens}")
             raise InvalidOutput(f"{found.text_tokens} text tokens, expected {component.text_tokens}")
         if not math.isfinite(found.total):
             raise InvalidOutput("the output is not finite")
@@ -235,25 +233,19 @@ class Bench:
             raise Cached("two different inputs gave the same output: a cache answers, or the input is ignored")
         self._last = found.total
 
-    def _stop(self, warmup: int, counted: int, elapsed: float) -> Stop | None:
+    def _stop(self) -> Stop | None:
+        counted = len(self.marks) - self._warmup
         if counted >= self.rules.max_samples:
             return "max_samples"
-        if elapsed >= self.rules.max_seconds and counted >= min(FEWEST, self.rules.min_samples):
+        if self._spent >= self.rules.max_seconds and counted >= min(FEWEST, self.rules.min_samples):
             return "max_seconds"
-        if counted < self.rules.min_samples or (counted % EVERY and elapsed < LONG * counted):
+        clean = [number for number in range(self._warmup, len(self.marks)) if not self.marks[number]]
+        if len(clean) < self.rules.min_samples:
             return None
-        known = len(self.marks)  # passes of the open window are not judged yet
-        clean = [not text for text in self.marks[warmup:]]
-        if sum(clean) < self.rules.min_samples:
-            return None
-        heads = [[s for s, good in zip(head[warmup:known], clean, strict=True) if good] for head in self._heads()]
+        heads = [[head[number] for number in clean] for head in self._heads()]
         if all(half_width(head) <= self.rules.precision for head in heads):
             return "precision"
-        self._spreads.append(max(map(spread, heads)))
-        recent = self._spreads[-4:]
-        if counted >= SETTLED and len(recent) == 4 and max(recent) - min(recent) <= 0.05 * min(recent):
-            return "settled"
-        return None
+        return "settled" if len(clean) >= SETTLED and all(map(_is_settled, heads)) else None
 
     def _heads(self) -> list[list[float]]:
         """The series that must be known well before a visit ends."""
@@ -261,7 +253,7 @@ class Bench:
             return [sum_passes(self.seconds, TTFTS["ttft_user"]), self.seconds["ttft_fused"]]
         return [self.seconds[MAIN_STAGE[self.component.kind]]]
 
-    def _audit(self, warmup: int) -> dict[str, tuple[float, ...]]:
+    def _audit(self) -> dict[str, tuple[float, ...]]:
         """Seconds of passes that repeat the last input; raises `Cached` if they are far below those of new inputs.
 
         A connector is left out: its few microseconds depend on which of the processor's caches holds its input.
@@ -269,9 +261,9 @@ class Bench:
         stages = [stage for stage in ("encode", "prefill") if stage in self.seconds]
         repeats = [self._times(self._number) for _ in range(REPEATS if stages else 0)]
         repeated = {stage: [times[stage] for times in repeats] for stage in stages}
-        new = {stage: self.seconds[stage][warmup:] for stage in stages}
+        new = {stage: self.seconds[stage][self._warmup :] for stage in stages}
         if any(max(repeated[stage]) < CACHED * min(new[stage]) for stage in stages):
-            pairs = [(self._times(self._next()), self._times(self._number)) for _ in range(2 * REPEATS)]
+            pairs = [(self._times(self._next()), self._times(self._number)) for _ in range(3 * REPEATS)]
             for stage in stages:
                 slow, fast = [a[stage] for a, _ in pairs], [b[stage] for _, b in pairs]
                 repeated[stage] += fast
@@ -287,6 +279,44 @@ class Bench:
         times = dict(self._staged(self.subject.run(number)))
         self._check(repeated=True)
         return times
+
+
+def interleave(benches: Sequence[Bench]) -> list[Samples]:
+    """Sample several subjects in turns, forwards and backwards (a b, b a, ...): whatever the machine does meanwhile, it
+    does to all of them. Each gets as many passes as the others."""
+    for bench in benches:
+        bench.warm_up()
+    reading = benches[0].watch.read()
+    while not all(bench.stop for bench in benches):
+        reading = window(benches, reading, min(bench.left for bench in benches), WINDOW)
+    return [bench.samples() for bench in benches]
+
+
+def window(benches: Sequence[Bench], before: Reading, most: int, seconds: float = math.inf) -> Reading:
+    """Up to `most` passes of each bench, none begun after `seconds`; what disturbed the machine between the reading
+    `before` and the one returned marks each of them."""
+    first = benches[0]
+    begin, passes, turn = first.clock(), 0, list(benches)
+    while True:
+        for bench in turn:
+            bench.take()
+        turn.reverse()
+        passes += 1
+        spent = first.clock() - begin
+        if passes >= most or spent >= seconds:
+            break
+    after = first.watch.read(first.long)
+    note = mark(before, after, spent, first.watch.cores, first.rules.lost)
+    looked = (first.clock() - begin - spent) / len(benches)
+    for bench in benches:
+        bench.close(note, passes, looked)
+    return after
+
+
+def _is_settled(samples: Sequence[float]) -> bool:
+    """Whether the spread of the samples does not change any more."""
+    spreads = [spread(samples[: len(samples) * share // 4]) for share in (2, 3, 4)]
+    return max(spreads) - min(spreads) <= 0.05 * min(spreads)
 
 
 def _rounded(seconds: list[float]) -> tuple[float, ...]:

@@ -74,6 +74,8 @@ def compare(
     reasons = []
     if len(clean) < len(common):
         reasons.append(f"{len(common) - len(clean)} of {len(common)} blocks were disturbed")
+    if apart := sum(baseline[block].process != candidate[block].process for block in common):
+        reasons.append(f"in {apart} of {len(common)} blocks the sides were not measured in one process")
     if one.commit != other.commit:
         reasons.append(f"the harness differs: {one.commit or 'no commit'}, {other.commit or 'no commit'}")
     enough = 2 * len(clean) >= len(common)

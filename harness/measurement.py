@@ -1,18 +1,18 @@
-"""What the child process does: visit one component, or ask one trained VLM one suite."""
+"""What the child process does: visit a component, or ask one trained VLM one suite."""
 
 from __future__ import annotations
 
 import gc
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import psutil
 import torch
 
 from harness.answers import answer_suite
-from harness.bench import Bench
+from harness.bench import Bench, interleave
 from harness.models.vlm import Vlm
 from harness.runtimes.torch_runtime import Example, TorchDevice, TorchSubject, build, load_trained
 from harness.schema import Ceilings, Component, HarnessError, Memory, Point, Samples, Score, Suite, Telemetry, TimerTest
@@ -25,6 +25,9 @@ EXAMPLES = Suite(name="scene_text", title="", metric="vqa_accuracy", images=24)
 PAUSE = 0.5
 """Seconds between a disturbed visit and its repetition."""
 
+SHARED = Memory(before=None, loaded=None, peak=None, source="unknown: several components shared the process")
+"""Of components that were measured in turns."""
+
 Progress = Callable[[str], None]
 
 
@@ -33,39 +36,48 @@ class UntrustedTimer(HarnessError):
 
 
 class Measurer:
-    """Visits components and asks suites; keeps the modules of the last one, which the next one often shares."""
+    """Visits components and asks suites; keeps the modules of the last ones, which the next ones often share."""
 
     def __init__(self) -> None:
         self._places: dict[tuple[str, str, int], tuple[TorchDevice, TimerTest, Ceilings]] = {}
-        self._kept: tuple[str, TorchSubject, int | None] | None = None
+        self._kept: dict[str, tuple[TorchSubject, int | None]] = {}
         self._vlm: tuple[str, Vlm] | None = None
 
-    def visit(self, component: Component, progress: Progress) -> Iterator[dict[str, Any]]:
-        """What a `Visit` holds, once for each attempt; another one follows only a disturbed one."""
+    def visit(self, components: Sequence[Component], progress: Progress) -> Iterator[list[dict[str, Any]]]:
+        """What a `Visit` of each component holds, once for each attempt; another one follows only a disturbed one.
+
+        Several components are measured in turns: the sides of a comparison.
+        """
         progress("loading")
         gc.freeze()  # what is imported need not be searched for garbage again
-        place, timer, ceilings = self._place(component)
-        if timer.fault:
-            yield {"timer": timer}
-            raise UntrustedTimer(timer.fault)
-        subject, before = self._subject(place, component)
-        watch = Watch(component.device, component.threads)
+        known = []
+        for component in components:
+            place, timer, ceilings = self._place(component)
+            known.append({"timer": timer, "ceilings": ceilings})
+            if timer.fault:
+                yield [{"timer": timer}] * len(components)
+                raise UntrustedTimer(timer.fault)
+        subjects = self._subjects(components)
+        rules = components[0].protocol
+        watch = Watch(components[0].device, components[0].threads)
         try:
-            for _ in range(1 + component.protocol.repeats):
+            for _ in range(1 + rules.repeats):
                 gc.collect()
                 loaded = place.allocated()
                 place.reset_peak()
                 state = watch.begin()
+                benches = [
+                    Bench(subject, component, watch, lambda: progress("timing"))
+                    for component, (subject, _) in zip(components, subjects, strict=True)
+                ]
                 with torch.inference_mode():
-                    samples = Bench(subject, component, watch, lambda: progress("timing")).measure()
-                telemetry = watch.end(state, {m.removeprefix("throttled: ") for m in samples.marks if "throttled" in m})
-                peak, source = place.peak()
-                if peak is not None and loaded is not None:
-                    peak = max(peak, loaded)  # Linux counts pages in batches: the mark may be some pages behind
-                memory = Memory(before=before, loaded=loaded, peak=peak, source=source)
-                found = {"timer": timer, "ceilings": ceilings, "samples": samples}
-                disturbed = is_disturbed(samples, telemetry, component)
-                yield found | {"telemetry": telemetry, "memory": memory, "disturbed": disturbed}
+                    taken = interleave(benches)
+                marks = {mark for samples in taken for mark in samples.marks if "throttled" in mark}
+                telemetry = watch.end(state, {mark.removeprefix("throttled: ") for mark in marks})
+                memory = _memory(place, subjects[0][1], loaded) if len(components) == 1 else SHARED
+                disturbed = any(map(is_disturbed, taken, [telemetry] * len(taken), components))
+                common = {"telemetry": telemetry, "memory": memory, "disturbed": disturbed}
+                yield [one | {"samples": samples} | common for one, samples in zip(known, taken, strict=True)]
                 if not disturbed:
                     return
                 time.sleep(PAUSE)
@@ -97,19 +109,24 @@ class Measurer:
         torch.set_num_threads(component.threads)
         return self._places[asked]
 
-    def _subject(self, place: TorchDevice, component: Component) -> tuple[TorchSubject, int | None]:
-        """The component's modules, built or kept, and the memory in use before they were built."""
-        same = modules_of(component)
-        if self._kept is not None and self._kept[0] == same:
-            return self._kept[1].at(component), self._kept[2]
-        self._kept = None  # free the last modules before the next ones are built
-        gc.collect()
-        place.empty_cache()
-        check_memory(component)
-        before = place.allocated()
-        subject = build(place, component, examples())
-        self._kept = (same, subject, before)
-        return subject, before
+    def _subjects(self, components: Sequence[Component]) -> list[tuple[TorchSubject, int | None]]:
+        """Each component's modules, built or kept, and the memory in use before they were built."""
+        wanted = {modules_of(component): component for component in components}
+        if len(wanted) < len(components):
+            raise HarnessError("components that share their modules cannot be measured in turns")
+        if not wanted.keys() <= self._kept.keys():  # free the last modules before the next ones are built
+            self._kept = {same: kept for same, kept in self._kept.items() if same in wanted}
+            gc.collect()
+        for same, component in wanted.items():
+            place, _, _ = self._place(component)
+            if same in self._kept:
+                self._kept[same][0].at(component)
+            else:
+                place.empty_cache()
+                check_memory(component)
+                before = place.allocated()
+                self._kept[same] = (build(place, component, examples()), before)
+        return [self._kept[same] for same in wanted]
 
 
 def modules_of(component: Component) -> str:
@@ -122,6 +139,13 @@ def is_disturbed(samples: Samples, telemetry: Telemetry, component: Component) -
     rules, counted = component.protocol, samples.marks[samples.warmup :]
     stolen = component.device == "cpu" and (telemetry.stolen or 0.0) > rules.lost
     return stolen or sum(map(bool, counted)) > rules.disturbed * len(counted)
+
+
+def _memory(place: TorchDevice, before: int | None, loaded: int | None) -> Memory:
+    peak, source = place.peak()
+    if peak is not None and loaded is not None:
+        peak = max(peak, loaded)  # Linux counts pages in batches: its mark may be some pages behind
+    return Memory(before=before, loaded=loaded, peak=peak, source=source)
 
 
 def examples() -> list[Example]:

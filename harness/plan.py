@@ -143,7 +143,7 @@ def order(keys: Sequence[str], group: Mapping[str, str], seed: int, block: int) 
     """A block's visits in random order, the same for the same seed: groups at random, and at random within each.
 
     `group`: key -> name of its group. Components that share their modules are one, so that a block builds each model
-    once and holds one at a time; so are the two sides of a comparison.
+    once and holds one at a time; so are the sides of a comparison.
     """
     rng = random.Random(f"{seed}/{block}")
     groups: dict[str, list[str]] = {}
@@ -160,7 +160,7 @@ def estimate_visit(component: Component, work: Mapping[str, Work], ceilings: Cei
     """Seconds that a visit will take: the model on paper.
 
     A pass takes its work at `EFFICIENCY` of the device's matrix product; a visit its warm-up, passes until
-    `max_seconds` or `max_samples` (but six in any case) and three repeats, after its weights were made.
+    `max_seconds` or `max_samples` (but six in any case) and two repeats, after its weights were made.
     """
     once = sum(w.flops for w in work.values()) / (EFFICIENCY * ceilings.flops_per_second)
     once += DECODE if component.kind in ("encoder", "vlm") else 0.0
@@ -170,7 +170,7 @@ def estimate_visit(component: Component, work: Mapping[str, Work], ceilings: Cei
     passes = max(min(rules.max_samples, rules.max_seconds / once), min(6, rules.min_samples))
     warmup = max(rules.warmup * once, min(rules.warmup_seconds, 1000 * once))
     parameters = max((w.parameters for w in work.values()), default=0)
-    return warmup + (passes + 3) * once + parameters / BUILD
+    return warmup + (passes + 2) * once + parameters / BUILD
 
 
 def estimate(

@@ -373,6 +373,7 @@ class Entry(Noun):
     started: str
     """UTC, ISO 8601."""
     seconds: float
+    """What it took, loading included; of a visit in turns with others, its share."""
     command: str
     """A command that measures this again."""
 

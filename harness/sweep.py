@@ -9,17 +9,10 @@ from __future__ import annotations
 
 import shlex
 import sys
-import tempfile
-import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from filelock import FileLock, Timeout
 
 from harness import store
 from harness.config import HOUSEKEEPING, Plain, compose_all, options
@@ -83,6 +76,7 @@ def run(arguments: Sequence[str]) -> int:
     from harness.machine import describe
     from harness.plan import make_plan
     from harness.points import make_point
+    from harness.session import Session, alone
     from harness.suites.embedded import fingerprint_of_rows
 
     direct, seed, timeout = _direct(common["direct"]), _whole("seed", common["seed"]), _seconds(common["timeout"])
@@ -148,112 +142,6 @@ def report_name(common: Plain, arguments: Sequence[str]) -> str:
     return "-".join([base, *plain])[:80] + "-" + fingerprint(sorted(changed))[:6]
 
 
-class Session:
-    """One run of a sweep: visits in blocks, then exams; every outcome is in the store before the next one begins."""
-
-    def __init__(self, plan: Plan, root: Path, timeout: float, seed: int, progress: Progress):
-        from harness.machine import commit
-        from harness.worker import Worker
-
-        self.plan, self.root, self.timeout, self.seed, self.progress = plan, root, timeout, seed, progress
-        self.commit = commit()
-        self.worker = Worker()
-
-    def visit_all(self, todo: Sequence[Sequence[str]], together: Mapping[str, str] | None = None) -> None:
-        """For each block a fresh process that visits what is missing, in random order.
-
-        `together` names groups whose visits follow one another: two sides of a comparison, so that the machine has no
-        time to drift between them. Without it, components that share their modules are a group. What fails is not
-        visited again in later blocks of this run: it has no number, whatever they would say.
-        """
-        from harness.measurement import modules_of
-        from harness.plan import order
-
-        groups = together or {key: modules_of(component) for key, component in self.plan.components.items()}
-        total, done = sum(map(len, todo)), 0
-        failed: set[str] = set()
-        try:
-            for block, keys in enumerate(todo):
-                begin, disturbed = time.monotonic(), 0
-                for position, key in enumerate(order(keys, groups, self.seed, block)):
-                    if key not in failed:
-                        visits = self._visit(key, block, position, f"block {block + 1}/{len(todo)}, {done + 1}/{total}")
-                        disturbed += visits[-1].disturbed
-                        if visits[-1].status != "ok":
-                            failed.add(key)
-                            self.progress.line(f"failed: {self.plan.components[key].name}: {visits[-1].reason}")
-                    done += 1
-                    self.progress.advance(done / total)
-                self.worker.stop()
-                if keys:
-                    note = f", {disturbed} disturbed" if disturbed else ""
-                    spent = readable(time.monotonic() - begin)
-                    text = f"block {block + 1}/{len(todo)}: {len(keys)} visits{note} in {spent}"
-                    self.progress.line(text + self.progress.left())
-        finally:
-            self.worker.stop()
-
-    def _visit(self, key: str, block: int, position: int, where: str) -> list[Visit]:
-        component = self.plan.components[key]
-        name = f"{where}: {component.name}"
-        work = self.plan.work(key)
-        started, begin = datetime.now(UTC), time.monotonic()
-        outcome = self.worker.visit(component, self.timeout, partial(self.progress.doing, name))
-        common = {
-            "key": key,
-            "machine": self.plan.machines[component.device],
-            "commit": self.commit,
-            "started": started.isoformat(timespec="seconds"),
-            "seconds": round(time.monotonic() - begin, 3),
-            "command": self.plan.commands[key],
-            "component": component,
-            "block": block,
-            "process": outcome.process,
-            "seed": self.seed,
-            "position": position,
-            "work": work,
-        }
-        good = [found for found in outcome.results if "samples" in found]
-        visits = [Visit(**common, status="ok", attempt=attempt, **found) for attempt, found in enumerate(good)]
-        if outcome.status != "ok":
-            # What was measured before the failure is no number; the timer's test is kept, it may be the reason.
-            timer = next((found["timer"] for found in outcome.results), None)
-            visits = [Visit(**common, status=outcome.status, reason=outcome.reason, attempt=len(good), timer=timer)]
-        for visit in visits:
-            store.append(self.root, visit)
-        return visits
-
-    def ask_all(self, keys: Sequence[str]) -> None:
-        """Ask what is missing, in one process that lives across points."""
-        from harness.schema import Score
-
-        try:
-            for count, key in enumerate(keys, start=1):
-                point, suite = self.plan.exams[key]
-                name = f"exam {count}/{len(keys)}: {point.name} {suite.name}"
-                started, begin = datetime.now(UTC), time.monotonic()
-                outcome = self.worker.exam(point, suite, self.timeout, partial(self.progress.doing, name))
-                score = Score(**outcome.results[0]["score"]) if outcome.results else None
-                exam = Exam(
-                    key=key,
-                    status=outcome.status,
-                    reason=outcome.reason,
-                    machine=self.plan.machines[point.device],
-                    commit=self.commit,
-                    started=started.isoformat(timespec="seconds"),
-                    seconds=round(time.monotonic() - begin, 3),
-                    command=self.plan.commands[key],
-                    point=point,
-                    suite=suite,
-                    score=score,
-                )
-                store.append(self.root, exam)
-                if exam.status != "ok":
-                    self.progress.line(f"failed: {point.name} {suite.name}: {exam.reason}")
-        finally:
-            self.worker.stop()
-
-
 def _estimate(
     plan: Plan,
     todo: Sequence[Sequence[str]],
@@ -308,20 +196,6 @@ def _dry_run(plan: Plan, todo: Sequence[Sequence[str]], asked: Sequence[str], se
 def command_of(config: Plain) -> str:
     """A command that measures a composed point again."""
     return shlex.join(["python", "-m", "harness.sweep", *config["overrides"], "force=true"])
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    """Hold the machine for one sweep: two that measure at once would both be several times too slow."""
-    lock = FileLock(Path(tempfile.gettempdir()) / "vlm-harness.lock", mode=0o666)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise HarnessError("another sweep is measuring on this machine; wait for it, or stop it") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _direct(value: object) -> int | None:

@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -29,8 +29,8 @@ class Outcome:
 
     status: Status
     reason: str = ""
-    results: tuple[dict[str, Any], ...] = ()
-    """Of a visit: what each attempt found, as fields of a `Visit`. Of an exam: one `{"score": ...}`."""
+    results: tuple[Any, ...] = ()
+    """Of a visit: what each attempt found for each component, as fields of a `Visit`. Of an exam: `{"score": ...}`."""
     process: str = ""
     """Names the process that did it."""
 
@@ -45,9 +45,11 @@ class Worker:
         self._pipe: Connection | None = None
         self._name = ""
 
-    def visit(self, component: Component, timeout: float, progress: Callable[[str], None] = lambda _: None) -> Outcome:
-        """Visit one component; `timeout` is the longest time without a sign of life, in seconds."""
-        return self._do({"visit": component.model_dump_json()}, timeout, progress)
+    def visit(
+        self, components: Sequence[Component], timeout: float, progress: Callable[[str], None] = lambda _: None
+    ) -> Outcome:
+        """Visit a component, or several in turns; `timeout` is the longest time without a sign of life, in seconds."""
+        return self._do({"visit": [component.model_dump_json() for component in components]}, timeout, progress)
 
     def exam(
         self, point: Point, suite: Suite, timeout: float, progress: Callable[[str], None] = lambda _: None
@@ -161,8 +163,9 @@ def attempt(measurer: Any, task: dict[str, Any], progress: Callable[[str], None]
     reason = ""
     try:
         if "visit" in task:
-            for found in measurer.visit(Component.model_validate_json(task["visit"]), progress):
-                results.append(json.dumps({k: _plain(v) for k, v in found.items()}))
+            components = [Component.model_validate_json(component) for component in task["visit"]]
+            for visited in measurer.visit(components, progress):
+                results.append(json.dumps([{k: _plain(v) for k, v in found.items()} for found in visited]))
         else:
             point, suite = task["exam"]
             score = measurer.exam(Point.model_validate_json(point), Suite.model_validate_json(suite), progress)

@@ -20,7 +20,7 @@ from harness.plan import Plan
 from harness.progress import Progress
 from harness.runtimes.torch_runtime import TorchDevice
 from harness.schema import Visit
-from harness.sweep import Session
+from harness.session import Session
 from harness.worker import Outcome, Worker, attempt, work_off
 
 FAULTS = {
@@ -97,11 +97,12 @@ def child(pipe):
 class Mixed(Worker):
     """A real worker for what ends a process or hangs; the rest, which only raises, is done here to save time."""
 
-    def visit(self, component, timeout, progress=lambda _: None):
+    def visit(self, components, timeout, progress=lambda _: None):
+        (component,) = components
         if component.encoder.name in ("crash", "hang", "fine"):
-            return super().visit(component, timeout, progress)
+            return super().visit(components, timeout, progress)
         measurement.TorchDevice = Unawaited if component.encoder.name == "does not wait" else TorchDevice
-        done = attempt(make_measurer(), {"visit": component.model_dump_json()}, progress)
+        done = attempt(make_measurer(), {"visit": [component.model_dump_json()]}, progress)
         return Outcome(done["status"], done["reason"], tuple(map(json.loads, done["results"])), "here")
 
 
@@ -159,7 +160,7 @@ def test_a_busy_process_beside_it_disturbs_a_visit_and_is_named():
     component = make_component(resolution=512, visual_tokens=64, attention="", protocol=rules)
     measurer = Measurer()
     try:
-        attempts = list(measurer.visit(component, lambda _: None))
+        attempts = [found for (found,) in measurer.visit([component], lambda _: None)]
     finally:
         for process in busy:
             process.kill()

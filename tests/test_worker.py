@@ -17,7 +17,8 @@ from harness.worker import Worker, work_off
 class Faulty:
     """A measurer that does what the attention field of the component says."""
 
-    def visit(self, component, progress):
+    def visit(self, components, progress):
+        (component,) = components
         progress("timing")
         what = component.attention
         if what == "crash":
@@ -41,10 +42,10 @@ class Faulty:
         if what == "bug":
             raise KeyError("surprise")
         if what == "timer":
-            yield {"timer": None}
+            yield [{"timer": None}]
             raise UntrustedTimer("the runtime does not wait")
-        yield {"samples": make_samples(), "disturbed": True}
-        yield {"samples": make_samples(), "disturbed": False}
+        yield [{"samples": make_samples(), "disturbed": True}]
+        yield [{"samples": make_samples(), "disturbed": False}]
 
     def exam(self, point, suite, progress):
         progress(suite.name)
@@ -80,38 +81,38 @@ def worker():
 )
 def test_a_failure_is_an_outcome_with_a_reason_and_no_number(worker, what, status, reason):
     # The child's first start imports torch, so it is given time; only the hanging one is waited for briefly.
-    assert worker.visit(make_component(attention="fine"), timeout=120).status == "ok"
-    failed = worker.visit(make_component(attention=what), timeout=2 if what == "hang" else 120)
+    assert worker.visit([make_component(attention="fine")], timeout=120).status == "ok"
+    failed = worker.visit([make_component(attention=what)], timeout=2 if what == "hang" else 120)
     assert failed.status == status
     assert reason in failed.reason
     assert "\n" not in failed.reason
-    assert not any("samples" in found for found in failed.results)
-    after = worker.visit(make_component(attention="fine"), timeout=120)
+    assert not any("samples" in found for (found,) in failed.results)
+    after = worker.visit([make_component(attention="fine")], timeout=120)
     assert after.status == "ok"
     assert after.process != failed.process
-    assert [Samples(**found["samples"]) for found in after.results] == [make_samples()] * 2
-    assert [found["disturbed"] for found in after.results] == [True, False]
+    assert [Samples(**found["samples"]) for (found,) in after.results] == [make_samples()] * 2
+    assert [found["disturbed"] for (found,) in after.results] == [True, False]
 
 
 def test_tasks_share_a_process_until_it_is_stopped(worker):
-    first, second = (worker.visit(make_component(attention="fine"), timeout=120) for _ in range(2))
+    first, second = (worker.visit([make_component(attention="fine")], timeout=120) for _ in range(2))
     assert first.process == second.process
     worker.stop()
-    assert worker.visit(make_component(attention="fine"), timeout=120).process != first.process
+    assert worker.visit([make_component(attention="fine")], timeout=120).process != first.process
 
 
 def test_signs_of_life_reach_the_parent(worker):
     signs = []
-    worker.visit(make_component(attention="fine"), timeout=120, progress=signs.append)
+    worker.visit([make_component(attention="fine")], timeout=120, progress=signs.append)
     outcome = worker.exam(make_point(), make_exam().suite, 120, signs.append)
     assert signs == ["timing", "doc_read"]
     assert outcome.results[0]["score"]["answers"][0]["score"] == 1.0
 
 
 def test_the_waiting_parent_uses_no_processor(worker):
-    worker.visit(make_component(attention="fine"), timeout=120)
+    worker.visit([make_component(attention="fine")], timeout=120)
     begin = time.process_time()
-    worker.visit(make_component(attention="hang"), timeout=2)
+    worker.visit([make_component(attention="hang")], timeout=2)
     assert time.process_time() - begin < 0.2
 
 
@@ -127,7 +128,7 @@ def test_ctrl_c_in_the_middle_of_a_start_waits_for_it_and_the_child_can_be_stopp
     monkeypatch.setattr(multiprocessing.context.SpawnProcess, "start", interrupted)
     worker = Worker(child)
     with pytest.raises(KeyboardInterrupt):
-        worker.visit(make_component(attention="fine"), timeout=120)
+        worker.visit([make_component(attention="fine")], timeout=120)
     assert started[0].is_alive()
     worker.stop()
     assert started[0].exitcode == -signal.SIGKILL

@@ -209,16 +209,16 @@ class TorchSubject:
 
     def outputs(self) -> Left:
         """What the last pass left behind."""
-        calls = 1
-        for counter in self._counters:
-            calls = counter.calls if counter.calls != 1 else calls
+        calls = next((counter.calls for counter in self._counters if counter.calls != 1), 1)
         return Left(calls, *self._tokens, self._mark())
 
     def _mark(self) -> float:
         """A weighted sum of the output: a plain one is always near zero behind a layer norm."""
-        out = self._out.float().reshape(-1)  # in float32: half precision might overflow in the sum alone
-        if self._weights is None or len(self._weights) != len(out):
-            self._weights = (torch.arange(len(out), device=out.device) % 1009).float().cos()
+        out = self._out.flatten()
+        if out.dtype is not torch.float32:
+            out = out.float()  # half precision might overflow in the sum alone
+        if self._weights is None or self._weights.numel() != out.numel():
+            self._weights = (torch.arange(out.numel(), device=out.device) % 1009).float().cos()
         return torch.dot(out, self._weights).item()
 
     def at(self, component: Component) -> TorchSubject:
