@@ -2,7 +2,7 @@
 
 A/A: twenty comparisons of a component with itself by the recommended rule (`harness.comparison`: paired blocks, the 95%
 interval of the ratio against a margin), on this machine as it is. Every block is a fresh process that visits all of
-them once in random order, the sides of a comparison in turns. Printed are the false alarms; then, with 5%
+them, the sides of a comparison pass by pass in turns. Printed are the false alarms; then, with 5%
 more time planted into each pass of one side, how often that is caught; and the same for the rule that most tools use
 (Mann-Whitney on the passes of one process).
 """

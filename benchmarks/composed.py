@@ -53,8 +53,7 @@ def main() -> None:
         every = store.read_all(Path(folder), Visit)
     spent = {True: 0.0, False: 0.0}
     for visit in every:
-        if visit.attempt == 0:
-            spent[visit.component.kind == "vlm"] += visit.seconds
+        spent[visit.component.kind == "vlm"] += visit.seconds
     count = sum(component.kind == "vlm" for component in plan.components.values())
     print(
         f"naive: {count} whole VLMs, {spent[True]:.0f} s in {blocks} blocks; composed: "

@@ -54,14 +54,15 @@ def measure(*overrides: str) -> Result:
     common = {"status": "ok", "machine": machine, "commit": commit(), "command": planned.command}
     visits, exams = {}, {}
     with alone():
-        for kind, key in planned.components.items():
-            component = plan.components[key]
-            started, begin = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-            for attempt, (found,) in enumerate(measurer.visit([component], lambda _: None)):
-                where = {"block": 0, "attempt": attempt, "process": "here", "seed": 0, "position": 0}
-                spent = {"started": started, "seconds": round(time.monotonic() - begin, 3)}
-                made = {"key": key, "component": component, "work": plan.work(key)}
-                visits[kind] = {0: Visit(**common, **where, **spent, **made, **found)}
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        units = [[plan.components[key]] for key in planned.components.values()]
+        taken = measurer.visit(units, "0/0", lambda _: None)
+        for position, (kind, key) in enumerate(planned.components.items()):
+            attempts = taken[position][0]
+            attempt, found = len(attempts) - 1, attempts[-1]
+            where = {"block": 0, "attempt": attempt, "process": "here", "seed": 0, "position": position}
+            made = {"key": key, "component": plan.components[key], "work": plan.work(key)}
+            visits[kind] = {0: Visit(**common, **where, **made, **found, started=started)}
         for name, key in planned.exams.items():
             started, begin = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
             _, suite = plan.exams[key]

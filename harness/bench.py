@@ -1,4 +1,4 @@
-"""The bench: one component -> samples of its stages. Whatever is called a latency was read from its clock.
+"""The bench: components -> samples of their stages. Whatever is called a latency was read from its clock.
 
 A *staged* pass waits for the device after every stage, so each stage has a time of its own. A *fused* pass of a whole
 VLM waits once, at the end, and is what a user meets. They take turns, and their difference is kept: waiting between
@@ -27,7 +27,7 @@ import math
 import operator
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from harness.schema import MAIN_STAGE, STAGES_OF, TTFTS, Component, HarnessError, Samples
 from harness.schema import Protocol as Rules
@@ -49,7 +49,11 @@ WINDOW = 0.05
 """Seconds between two looks at the machine's counters and at the stopping rule, or one pass if that takes longer: a
 look costs some ten microseconds. From this length on stolen time, which is told in ticks, says something as well."""
 SIGN = 1.0
-"""Seconds between two signs of life."""
+"""Seconds between two signs of life: whoever hears one wakes up and takes a processor from what is timed (every pass
+lost 10% of its time to it once)."""
+ROUNDS = 4
+"""Turns in which the samples of a visit are taken: a machine drifts within seconds, and what is spread over a block
+sees its mean."""
 
 Stop = Literal["precision", "settled", "max_samples", "max_seconds"]
 
@@ -93,6 +97,9 @@ class Eyes(Protocol):
     """What the bench needs of `harness.telemetry.Watch`."""
 
     cores: int
+    """Of how many processors time lost is a share."""
+    machine_cores: int
+    """How many there are."""
 
     def read(self, stolen: bool = True) -> Reading:
         """The machine's counters now."""
@@ -111,10 +118,12 @@ class Bench:
         watch: Eyes,
         tick: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.perf_counter,
+        enter: Callable[[], object] = lambda: None,
     ):
-        """`tick` is a sign of life: called between two passes, but not more than once a second, since whoever hears it
-        wakes up and takes a processor from what is timed (every pass lost 10% of its time to it once)."""
-        self.subject, self.component, self.watch, self.tick, self.clock = subject, component, watch, tick, clock
+        """`tick` is a sign of life, called between two passes; `enter` makes the subject this component's again, when
+        another one had the same modules in the meantime."""
+        self.subject, self.component, self.watch = subject, component, watch
+        self.tick, self.clock, self.enter = tick, clock, enter
         self.rules: Rules = component.protocol
         self.seconds: dict[str, list[float]] = {name: [] for name in STAGES_OF[component.kind]}
         self.marks: list[str] = []
@@ -122,9 +131,12 @@ class Bench:
         self._expected = (1, component.visual_tokens, component.text_tokens)
         self._number = 0
         self._last = math.nan
-        self._signed = -math.inf
         self._warmup = 0
         self._spent = 0.0
+        self.busy = 0.0
+        """Seconds that this component has had in all."""
+        self._stolen: float | None = None
+        self._turns = 0.0
         self.long = True
         """Whether stolen time, which is told in ticks, says something about a pass."""
         half_width([1.0] * FEWEST)  # its tables are made now, not between two samples
@@ -135,15 +147,19 @@ class Bench:
         Raises `InvalidOutput` for a pass whose outputs are not what the component promises, `Cached` when a repeated
         input is answered from memory.
         """
-        return interleave([self])[0]
+        self.warm_up()
+        take_turns([[self]])
+        return self.samples()
 
     def warm_up(self) -> None:
         """Passes until the protocol's number and seconds are over; they are kept and flagged."""
+        self.enter()
         rules, begin, reading = self.rules, self.clock(), self.watch.read()
         while len(self.marks) < rules.warmup or (
             len(self.marks) < rules.max_samples and self.clock() - begin < rules.warmup_seconds
         ):
             reading = window([self], reading, 1)
+        self.busy += self.clock() - begin
         self._warmup, self._spent, self.stop = len(self.marks), 0.0, None
         self.long = math.fsum(series[-1] for series in self.seconds.values() if series) >= WINDOW
         self.watch.follow_threads()  # a pool of threads starts with its first work
@@ -153,11 +169,39 @@ class Bench:
         """Passes until the most that the protocol allows."""
         return max(1, self.rules.max_samples - (len(self.marks) - self._warmup))
 
+    def resume(self) -> None:
+        """Come back after another component's turn: one pass, unless it is long, that is checked and not counted,
+        because the processor's caches hold the other's weights."""
+        begin = self.clock()
+        self.enter()
+        self._last = math.nan
+        if not self.long:
+            for _ in self._staged(self.subject.run(self._next())):
+                pass
+            self._check()
+        self.busy += self.clock() - begin
+
+    def account(self, before: Reading, after: Reading, seconds: float) -> None:
+        """Add a turn of so many seconds, and the time that a hypervisor took between two readings around it."""
+        self._turns += seconds
+        self.busy += seconds
+        if before.stolen is not None and after.stolen is not None:
+            self._stolen = (self._stolen or 0.0) + after.stolen - before.stolen
+
+    @property
+    def stolen(self) -> float | None:
+        """Share of the processors' time that a hypervisor took during this component's turns."""
+        if self._stolen is None or not self._turns:
+            return None
+        return self._stolen / (self._turns * self.watch.machine_cores)
+
     def samples(self) -> Samples:
         """What was sampled, after one input was repeated."""
+        begin = self.clock()
+        self.enter()
         timed = math.fsum(math.fsum(values[self._warmup :]) for values in self.seconds.values())
         assert self.stop is not None
-        return Samples(
+        found = Samples(
             seconds={name: _rounded(values) for name, values in self.seconds.items()},
             warmup=self._warmup,
             marks=tuple(self.marks),
@@ -165,6 +209,8 @@ class Bench:
             repeated=self._audit(),
             overhead=(self._spent - timed) / (len(self.marks) - self._warmup),
         )
+        self.busy += self.clock() - begin
+        return found
 
     def close(self, note: str, passes: int, seconds: float) -> None:
         """Mark the passes of a window and look at the stopping rule; `seconds`: what the look at the machine took."""
@@ -175,7 +221,7 @@ class Bench:
     def take(self) -> None:
         """One staged pass, what is timed beside it, and the fused pass of a whole VLM; each on a new input."""
         begin = self.clock()
-        self._sign()
+        self.tick()
         for name, spent in self._staged(self.subject.run(self._next())):
             self.seconds[name].append(spent)
         self._check()
@@ -185,12 +231,6 @@ class Bench:
             self.seconds["ttft_fused"].append(self._fused(self._next()))
             self._check()
         self._spent += self.clock() - begin
-
-    def _sign(self) -> None:
-        """A sign of life, if it is time for one."""
-        if self.clock() - self._signed >= SIGN:
-            self.tick()
-            self._signed = self.clock()
 
     def _next(self) -> int:
         self._number += 1
@@ -275,21 +315,46 @@ class Bench:
         return {stage: _rounded(values) for stage, values in repeated.items()}
 
     def _times(self, number: int) -> dict[str, float]:
-        self._sign()
+        self.tick()
         times = dict(self._staged(self.subject.run(number)))
         self._check(repeated=True)
         return times
 
 
-def interleave(benches: Sequence[Bench]) -> list[Samples]:
-    """Sample several subjects in turns, forwards and backwards (a b, b a, ...): whatever the machine does meanwhile, it
-    does to all of them. Each gets as many passes as the others."""
-    for bench in benches:
-        bench.warm_up()
-    reading = benches[0].watch.read()
-    while not all(bench.stop for bench in benches):
-        reading = window(benches, reading, min(bench.left for bench in benches), WINDOW)
-    return [bench.samples() for bench in benches]
+def take_turns(units: Sequence[Sequence[Bench]], shuffle: Callable[[list[Any]], None] = lambda _: None) -> None:
+    """Sample several components until each is known well enough, in rounds, in another order each time.
+
+    The benches of one unit are the sides of a comparison: they take turns pass by pass, forwards and backwards (a b, b
+    a, ...), and get as many passes: whatever the machine does meanwhile, it does to all of them.
+    """
+    last = units[0] if len(units) == len(units[0]) == 1 else None  # alone it is warm already
+    while going := [unit for unit in units if not all(bench.stop for bench in unit)]:
+        shuffle(going)
+        for unit in going:
+            if unit is not last:
+                for bench in unit:
+                    bench.resume()
+            last = unit
+            _turn(unit)
+
+
+def _turn(unit: Sequence[Bench]) -> None:
+    """A unit's share of one round."""
+    first = unit[0]
+    passes = math.ceil(first.rules.max_samples / ROUNDS)
+    seconds = first.rules.max_seconds / ROUNDS * len(unit)
+    begun = len(first.marks)
+    before = reading = first.watch.read()
+    begin = first.clock()
+    while True:
+        left = min(begun + passes - len(first.marks), *(bench.left for bench in unit))
+        reading = window(unit, reading, left, WINDOW)
+        spent = first.clock() - begin
+        if len(first.marks) >= begun + passes or spent >= seconds or all(bench.stop for bench in unit):
+            break
+    after = first.watch.read()
+    for bench in unit:
+        bench.account(before, after, spent / len(unit))
 
 
 def window(benches: Sequence[Bench], before: Reading, most: int, seconds: float = math.inf) -> Reading:
@@ -311,6 +376,19 @@ def window(benches: Sequence[Bench], before: Reading, most: int, seconds: float 
     for bench in benches:
         bench.close(note, passes, looked)
     return after
+
+
+def rarely(tick: Callable[[], None], clock: Callable[[], float] = time.perf_counter) -> Callable[[], None]:
+    """`tick`, but at most once in `SIGN` seconds."""
+    last = -math.inf
+
+    def sign() -> None:
+        nonlocal last
+        if (now := clock()) - last >= SIGN:
+            tick()
+            last = now
+
+    return sign
 
 
 def _is_settled(samples: Sequence[float]) -> bool:

@@ -1,21 +1,35 @@
-"""What the child process does: visit a component, or ask one trained VLM one suite."""
+"""What the child process does: visit components in turns, or ask one trained VLM one suite."""
 
 from __future__ import annotations
 
 import gc
 import itertools
+import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import psutil
 import torch
 
 from harness.answers import answer_suite
-from harness.bench import Bench, interleave
+from harness.bench import Bench, rarely, take_turns
 from harness.models.vlm import Vlm
 from harness.runtimes.torch_runtime import Example, TorchDevice, TorchSubject, build, load_trained
-from harness.schema import Ceilings, Component, HarnessError, Memory, Point, Samples, Score, Suite, Telemetry, TimerTest
+from harness.schema import (
+    Ceilings,
+    Component,
+    HarnessError,
+    Memory,
+    Point,
+    Samples,
+    Score,
+    Suite,
+    TimerTest,
+    modules_of,
+)
 from harness.suites.embedded import load
 from harness.telemetry import Watch
 from harness.timer import check_timer, measure_ceilings
@@ -25,14 +39,24 @@ EXAMPLES = Suite(name="scene_text", title="", metric="vqa_accuracy", images=24)
 PAUSE = 0.5
 """Seconds between a disturbed visit and its repetition."""
 
-SHARED = Memory(before=None, loaded=None, peak=None, source="unknown: several components shared the process")
-"""Of components that were measured in turns."""
-
 Progress = Callable[[str], None]
 
 
 class UntrustedTimer(HarnessError):
     """The runtime does not wait for its device: nothing that it times is a number."""
+
+    def __init__(self, timer: TimerTest):
+        super().__init__(timer.fault)
+        self.timer = timer
+
+
+@dataclass
+class Built:
+    """A component's modules, and the memory that they took, in bytes."""
+
+    subject: TorchSubject
+    before: int
+    loaded: int
 
 
 class Measurer:
@@ -40,49 +64,84 @@ class Measurer:
 
     def __init__(self) -> None:
         self._places: dict[tuple[str, str, int], tuple[TorchDevice, TimerTest, Ceilings]] = {}
-        self._kept: dict[str, tuple[TorchSubject, int | None]] = {}
+        self._built: dict[str, Built] = {}
         self._vlm: tuple[str, Vlm] | None = None
 
-    def visit(self, components: Sequence[Component], progress: Progress) -> Iterator[list[dict[str, Any]]]:
-        """What a `Visit` of each component holds, once for each attempt; another one follows only a disturbed one.
-
-        Several components are measured in turns: the sides of a comparison.
-        """
+    def visit(
+        self, units: Sequence[Sequence[Component]], seed: str, progress: Progress
+    ) -> list[list[list[dict[str, Any]]]]:
+        """What a `Visit` holds of each component of each unit, once for each attempt: another one follows a disturbed
+        one. They take turns in an order that `seed` decides (see `harness.bench.take_turns`); all have the same device,
+        dtype and threads."""
         progress("loading")
         gc.freeze()  # what is imported need not be searched for garbage again
-        known = []
-        for component in components:
-            place, timer, ceilings = self._place(component)
-            known.append({"timer": timer, "ceilings": ceilings})
-            if timer.fault:
-                yield [{"timer": timer}] * len(components)
-                raise UntrustedTimer(timer.fault)
-        subjects = self._subjects(components)
-        rules = components[0].protocol
+        components = [component for unit in units for component in unit]
+        place, timer, ceilings = self._place(components[0])
+        if timer.fault:
+            raise UntrustedTimer(timer)
+        base = place.allocated()
+        took = self._build(place, components, progress)
         watch = Watch(components[0].device, components[0].threads)
+        rng = random.Random(seed)
+        attempts: list[list[list[dict[str, Any]]]] = [[[] for _ in unit] for unit in units]
+        going = list(range(len(units)))
         try:
-            for _ in range(1 + rules.repeats):
-                gc.collect()
-                loaded = place.allocated()
-                place.reset_peak()
-                state = watch.begin()
-                benches = [
-                    Bench(subject, component, watch, lambda: progress("timing"))
-                    for component, (subject, _) in zip(components, subjects, strict=True)
-                ]
-                with torch.inference_mode():
-                    taken = interleave(benches)
-                marks = {mark for samples in taken for mark in samples.marks if "throttled" in mark}
-                telemetry = watch.end(state, {mark.removeprefix("throttled: ") for mark in marks})
-                memory = _memory(place, subjects[0][1], loaded) if len(components) == 1 else SHARED
-                disturbed = any(map(is_disturbed, taken, [telemetry] * len(taken), components))
-                common = {"telemetry": telemetry, "memory": memory, "disturbed": disturbed}
-                yield [one | {"samples": samples} | common for one, samples in zip(known, taken, strict=True)]
-                if not disturbed:
-                    return
-                time.sleep(PAUSE)
+            for number in range(1 + components[0].protocol.repeats):
+                if number:
+                    time.sleep(PAUSE)
+                taken = self._sample(place, [units[n] for n in going], watch, rng, progress, base)
+                for n, unit in zip(going, taken, strict=True):
+                    for side, found in enumerate(unit):
+                        found["seconds"] = round(found["seconds"] + took.pop(modules_of(units[n][side]), 0.0), 3)
+                        attempts[n][side].append({"timer": timer, "ceilings": ceilings, **found})
+                going = [n for n in going if any(side[-1]["disturbed"] for side in attempts[n])]
+                if not going:
+                    break
         finally:
             watch.close()
+        return attempts
+
+    def _sample(
+        self,
+        place: TorchDevice,
+        units: Sequence[Sequence[Component]],
+        watch: Watch,
+        rng: random.Random,
+        progress: Progress,
+        base: int,
+    ) -> list[list[dict[str, Any]]]:
+        """One attempt at each component of each unit."""
+        state, tick = watch.begin(), rarely(partial(progress, "timing"))
+        benches, memories = [], {}
+        with torch.inference_mode():
+            for component in (component for unit in units for component in unit):
+                built = self._built[modules_of(component)]
+                bench = Bench(built.subject, component, watch, tick, enter=partial(built.subject.at, component))
+                gc.collect()
+                now = place.allocated()
+                place.reset_peak()
+                bench.warm_up()
+                memories[id(bench)] = self._memory(place, built, now, base)
+                benches.append(bench)
+            rest = iter(benches)
+            sides = [[next(rest) for _ in unit] for unit in units]
+            take_turns(sides, rng.shuffle)
+            found = [[(bench, bench.samples()) for bench in unit] for unit in sides]
+        throttles = {mark for unit in found for _, samples in unit for mark in samples.marks if "throttled" in mark}
+        telemetry = watch.end(state, {mark.removeprefix("throttled: ") for mark in throttles})
+        return [
+            [
+                {
+                    "samples": samples,
+                    "seconds": bench.busy,
+                    "telemetry": telemetry.model_copy(update={"stolen": bench.stolen}),
+                    "memory": memories[id(bench)],
+                    "disturbed": is_disturbed(samples, bench.stolen, bench.component),
+                }
+                for bench, samples in unit
+            ]
+            for unit in found
+        ]
 
     def exam(self, point: Point, suite: Suite, progress: Progress) -> Score:
         """Ask the point's trained VLM every question of `suite`."""
@@ -109,43 +168,39 @@ class Measurer:
         torch.set_num_threads(component.threads)
         return self._places[asked]
 
-    def _subjects(self, components: Sequence[Component]) -> list[tuple[TorchSubject, int | None]]:
-        """Each component's modules, built or kept, and the memory in use before they were built."""
+    def _build(self, place: TorchDevice, components: Sequence[Component], progress: Progress) -> dict[str, float]:
+        """Build the modules that are not there yet, after those that are not wanted any more were freed; returns the
+        seconds that each took."""
         wanted = {modules_of(component): component for component in components}
-        if len(wanted) < len(components):
-            raise HarnessError("components that share their modules cannot be measured in turns")
-        if not wanted.keys() <= self._kept.keys():  # free the last modules before the next ones are built
-            self._kept = {same: kept for same, kept in self._kept.items() if same in wanted}
-            gc.collect()
+        self._built = {same: built for same, built in self._built.items() if same in wanted}
+        gc.collect()
+        place.empty_cache()
+        took = {}
         for same, component in wanted.items():
-            place, _, _ = self._place(component)
-            if same in self._kept:
-                self._kept[same][0].at(component)
-            else:
-                place.empty_cache()
+            if same not in self._built:
+                progress("loading")
+                begin = time.perf_counter()
                 check_memory(component)
                 before = place.allocated()
-                self._kept[same] = (build(place, component, examples()), before)
-        return [self._kept[same] for same in wanted]
+                subject = build(place, component, examples())
+                self._built[same] = Built(subject, before, place.allocated())
+                took[same] = time.perf_counter() - begin
+        return took
+
+    def _memory(self, place: TorchDevice, built: Built, now: int, base: int) -> Memory:
+        """Memory as if the component were alone in its process: what the others hold is subtracted."""
+        peak, source = place.peak()
+        loaded = base + built.loaded - built.before
+        others = ", the modules of other components subtracted" if len(self._built) > 1 else ""
+        work = None if peak is None else max(0, peak - now)  # Linux counts pages in batches: it may be some behind
+        return Memory(before=base, loaded=loaded, peak=None if work is None else loaded + work, source=source + others)
 
 
-def modules_of(component: Component) -> str:
-    """Equal for components that share their modules: what resolution and token counts do not change."""
-    return component.model_dump_json(exclude={"resolution", "visual_tokens", "text_tokens", "protocol"})
-
-
-def is_disturbed(samples: Samples, telemetry: Telemetry, component: Component) -> bool:
-    """Whether more passes are marked, or more of the visit's time was stolen, than the protocol allows."""
+def is_disturbed(samples: Samples, stolen: float | None, component: Component) -> bool:
+    """Whether more passes are marked, or more of the component's turns was stolen, than the protocol allows."""
     rules, counted = component.protocol, samples.marks[samples.warmup :]
-    stolen = component.device == "cpu" and (telemetry.stolen or 0.0) > rules.lost
-    return stolen or sum(map(bool, counted)) > rules.disturbed * len(counted)
-
-
-def _memory(place: TorchDevice, before: int | None, loaded: int | None) -> Memory:
-    peak, source = place.peak()
-    if peak is not None and loaded is not None:
-        peak = max(peak, loaded)  # Linux counts pages in batches: its mark may be some pages behind
-    return Memory(before=before, loaded=loaded, peak=peak, source=source)
+    lost = component.device == "cpu" and (stolen or 0.0) > rules.lost
+    return lost or sum(map(bool, counted)) > rules.disturbed * len(counted)
 
 
 def examples() -> list[Example]:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from harness.bench import ROUNDS
 from harness.costs import work_of
 from harness.models.vlm import folder_of, vocabulary_of
 from harness.points import RANDOM, no_accuracy
@@ -21,6 +22,7 @@ from harness.schema import (
     Work,
     component_key,
     fingerprint,
+    modules_of,
     question_key,
 )
 
@@ -34,6 +36,9 @@ BUILD = 2e8
 """Weights that are made a second, assumed."""
 EXAM = 2.5
 """Seconds of an exam, assumed before any was taken."""
+BATCH = 2 * 2**30
+"""Bytes of weights that take turns in one process; a larger model is visited alone."""
+DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 @dataclass
@@ -54,6 +59,11 @@ class Plan:
         if key not in self._work:
             self._work[key] = work_of(self.components[key])
         return self._work[key]
+
+    def weight_bytes(self, key: str) -> int:
+        """Bytes of a component's weights."""
+        stages = {name: work.parameters for name, work in self.work(key).items() if name != "prefill_visual"}
+        return sum(stages.values()) * DTYPE_BYTES[self.components[key].dtype]
 
     def missing(self, visits: Mapping[str, Mapping[int, Visit]], force: bool = False) -> list[list[str]]:
         """For each block the keys of the components that it has to visit; blocks with nothing to do are empty."""
@@ -139,28 +149,48 @@ def components_of(point: Point) -> list[Component]:
     ]
 
 
-def order(keys: Sequence[str], group: Mapping[str, str], seed: int, block: int) -> list[str]:
-    """A block's visits in random order, the same for the same seed: groups at random, and at random within each.
+def batches(
+    plan: Plan, keys: Iterable[str], seed: int, block: int, together: Mapping[str, str] | None = None
+) -> list[list[list[str]]]:
+    """A block's batches of units in random order, the same for the same seed.
 
-    `group`: key -> name of its group. Components that share their modules are one, so that a block builds each model
-    once and holds one at a time; so are the sides of a comparison.
+    A unit is one component, or the sides of a comparison (`together`: key -> name of its group). A batch is what takes
+    turns: units whose weights fit into `BATCH` bytes together. Components that share their modules stay in one batch,
+    so that a block builds each model once.
     """
     rng = random.Random(f"{seed}/{block}")
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, dict[str, list[str]]] = {}
     for key in sorted(keys):
-        groups.setdefault(group[key], []).append(key)
-    names = sorted(groups)
-    rng.shuffle(names)
-    for name in names:
-        rng.shuffle(groups[name])
-    return [key for name in names for key in groups[name]]
+        unit = together[key] if together else key
+        shared = unit if together else modules_of(plan.components[key])
+        groups.setdefault(shared, {}).setdefault(unit, []).append(key)
+    order = sorted(groups)
+    rng.shuffle(order)
+    made: dict[str, list[list[list[str]]]] = {}
+    sizes: dict[str, int] = {}
+    for name in order:
+        units = list(groups[name].values())
+        rng.shuffle(units)
+        heads = {modules_of(plan.components[key]): key for unit in units for key in unit}
+        size = sum(plan.weight_bytes(key) for key in heads.values())
+        component = plan.components[units[0][0]]
+        place = f"{component.device} {component.dtype} {component.threads}"
+        if place not in made or sizes[place] + size > BATCH:
+            made.setdefault(place, []).append([])
+            sizes[place] = 0
+        sizes[place] += size
+        made[place][-1] += units
+    found = [batch for place in sorted(made) for batch in made[place]]
+    rng.shuffle(found)
+    return found
 
 
 def estimate_visit(component: Component, work: Mapping[str, Work], ceilings: Ceilings) -> float:
     """Seconds that a visit will take: the model on paper.
 
     A pass takes its work at `EFFICIENCY` of the device's matrix product; a visit its warm-up, passes until
-    `max_seconds` or `max_samples` (but six in any case) and two repeats, after its weights were made.
+    `max_seconds` or `max_samples` (but six in any case), one at the begin of each round and two repeats, after its
+    weights were made.
     """
     once = sum(w.flops for w in work.values()) / (EFFICIENCY * ceilings.flops_per_second)
     once += DECODE if component.kind in ("encoder", "vlm") else 0.0
@@ -170,7 +200,7 @@ def estimate_visit(component: Component, work: Mapping[str, Work], ceilings: Cei
     passes = max(min(rules.max_samples, rules.max_seconds / once), min(6, rules.min_samples))
     warmup = max(rules.warmup * once, min(rules.warmup_seconds, 1000 * once))
     parameters = max((w.parameters for w in work.values()), default=0)
-    return warmup + (passes + 2) * once + parameters / BUILD
+    return warmup + (passes + ROUNDS + 2) * once + parameters / BUILD
 
 
 def estimate(

@@ -316,7 +316,7 @@ class Samples(Noun):
 
 
 class Telemetry(Noun):
-    """The machine around one visit; None where the system does not say."""
+    """The machine while a component and those that it took turns with were visited; None where it does not say."""
 
     seconds: float
     load: float | None = None
@@ -326,7 +326,7 @@ class Telemetry(Noun):
     waited_seconds: float | None = None
     """How long this process' threads were ready to run and had no processor."""
     stolen: float | None = None
-    """Share of the processors' time that a hypervisor gave to others."""
+    """Share of the processors' time that a hypervisor gave to others during this component's turns."""
     foreign: float | None = None
     """Share of the processors' time that other processes used."""
     switches_voluntary: int | None = None
@@ -343,10 +343,10 @@ class Telemetry(Noun):
 
 
 class Memory(Noun):
-    """Memory in bytes around one visit; None where it is unknown."""
+    """Memory in bytes as if the component were alone in its process; None where it is unknown."""
 
     before: int | None
-    """Before the component was built."""
+    """Before any module was built."""
     loaded: int | None
     """When it was built, before its first pass."""
     peak: int | None
@@ -373,7 +373,7 @@ class Entry(Noun):
     started: str
     """UTC, ISO 8601."""
     seconds: float
-    """What it took, loading included; of a visit in turns with others, its share."""
+    """What it took, loading included."""
     command: str
     """A command that measures this again."""
 
@@ -383,14 +383,14 @@ class Visit(Entry):
 
     component: Component
     block: int
-    """Which block: a fresh process that visits every component once."""
+    """Which block: a fresh process in which all components take turns."""
     attempt: int
     """0; more where the visits before it were disturbed."""
     process: str
     """Names the process; visits of one block share it, unless a failure ended it."""
     seed: int
     position: int
-    """Place in the block's order, which `seed` and `block` decide."""
+    """Place in the block's first round; `seed` and `block` decide it and the order of the later rounds."""
     disturbed: bool = False
     """Whether more passes are marked than the protocol allows."""
     timer: TimerTest | None = None
@@ -446,6 +446,11 @@ def component_key(component: Component, machine: Machine) -> str:
         content["encoder"] = component.encoder and component.encoder.features
         content["llm"] = component.llm and component.llm.config.get("hidden_size")
     return fingerprint([SCHEMA_VERSION, content, machine.model_dump(mode="json")])
+
+
+def modules_of(component: Component) -> str:
+    """Equal for components that share their modules: what resolution and token counts do not change."""
+    return component.model_dump_json(exclude={"resolution", "visual_tokens", "text_tokens", "protocol"})
 
 
 def question_key(point: Point, suite: Suite, machine: Machine, rows: str) -> str:

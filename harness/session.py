@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,8 +15,7 @@ from filelock import FileLock, Timeout
 
 from harness import store
 from harness.machine import commit
-from harness.measurement import modules_of
-from harness.plan import Plan, order
+from harness.plan import Plan, batches
 from harness.progress import Progress, readable
 from harness.schema import Exam, HarnessError, Score, Visit
 from harness.worker import Worker
@@ -32,31 +30,28 @@ class Session:
         self.worker = Worker()
 
     def visit_all(self, todo: Sequence[Sequence[str]], together: Mapping[str, str] | None = None) -> None:
-        """For each block a fresh process that visits what is missing, in random order.
+        """For each block a fresh process in which what is missing takes turns, in random order.
 
-        `together`: key -> name of a group whose components are measured in turns, pass by pass: the sides of a
-        comparison, so that whatever the machine does meanwhile meets all of them. What fails is not visited again in
-        later blocks of this run: it has no number, whatever they would say.
+        `together`: key -> name of a group whose components take turns pass by pass: the sides of a comparison. What
+        fails is not visited again in later blocks of this run: it has no number, whatever they would say.
         """
-        groups = together or {key: modules_of(component) for key, component in self.plan.components.items()}
         total, done = sum(map(len, todo)), 0
         failed: set[str] = set()
         try:
             for block, keys in enumerate(todo):
-                begin, disturbed = time.monotonic(), 0
-                ordered = order(keys, groups, self.seed, block)
-                parts = [[*part] for _, part in itertools.groupby(ordered, groups.get)] if together else zip(ordered)
-                for position, part in enumerate(parts):
-                    left = [key for key in part if key not in failed]
-                    where = f"block {block + 1}/{len(todo)}, {done + 1}/{total}"
-                    last = {visit.key: visit for visit in self._visit(left, block, position, where)}
+                begin, disturbed, position = time.monotonic(), 0, 0
+                for batch in batches(self.plan, set(keys) - failed, self.seed, block, together):
+                    visits = self._visit(batch, block, position, f"block {block + 1}/{len(todo)}, {done}/{total} done")
+                    position += sum(map(len, batch))
+                    last = {visit.key: visit for visit in visits}
                     disturbed += sum(visit.disturbed for visit in last.values())
                     for key, visit in last.items():
                         if visit.status != "ok":
                             failed.add(key)
                             self.progress.line(f"failed: {visit.component.name}: {visit.reason}")
-                    done += len(part)
-                    self.progress.advance(done / total)
+                    self.progress.advance((done + position) / total)
+                done += len(keys)
+                self.progress.advance(done / total)
                 self.worker.stop()
                 if keys:
                     note = f", {disturbed} disturbed" if disturbed else ""
@@ -66,34 +61,41 @@ class Session:
         finally:
             self.worker.stop()
 
-    def _visit(self, keys: Sequence[str], block: int, position: int, where: str) -> list[Visit]:
-        if not keys:
-            return []
-        components = [self.plan.components[key] for key in keys]
-        work = [self.plan.work(key) for key in keys]
-        doing = partial(self.progress.doing, f"{where}: {' | '.join(component.name for component in components)}")
+    def _visit(self, batch: Sequence[Sequence[str]], block: int, position: int, where: str) -> list[Visit]:
+        """Visit a batch of units; every outcome is in the store when this returns."""
+        components = self.plan.components
+        count = sum(map(len, batch))
+        name = components[batch[0][0]].name if count == 1 else f"{count} components in turns"
+        for key in (key for unit in batch for key in unit):
+            self.plan.work(key)  # now, and not while the child measures
         started, begin = datetime.now(UTC), time.monotonic()
-        outcome = self.worker.visit(components, self.timeout, doing)
-        if outcome.status != "ok" and len(keys) > 1:  # whose failure it was, each alone will tell
-            return [visit for key in keys for visit in self._visit([key], block, position, where)]
-        visits, spent = [], (time.monotonic() - begin) / len(keys)
-        for side, key in enumerate(keys):
-            common = {
-                **self._origin(key, components[side].device, started, spent),
-                "component": components[side],
-                "block": block,
-                "process": outcome.process,
-                "seed": self.seed,
-                "position": position,
-                "work": work[side],
-            }
-            found = [attempt[side] for attempt in outcome.results]
-            if outcome.status == "ok":
-                visits += [Visit(**common, status="ok", attempt=n, **one) for n, one in enumerate(found)]
-            else:  # what was measured before the failure is no number; the timer's test is kept, it may be the reason
-                timer, attempt = found[0]["timer"] if found else None, sum("samples" in one for one in found)
-                failure = {"status": outcome.status, "reason": outcome.reason, "attempt": attempt, "timer": timer}
-                visits.append(Visit(**common, **failure))
+        units = [[components[key] for key in unit] for unit in batch]
+        seed = f"{self.seed}/{block}"
+        outcome = self.worker.visit(units, seed, self.timeout, partial(self.progress.doing, f"{where}: {name}"))
+        if outcome.status != "ok" and count > 1:  # whose failure it was, each alone will tell
+            alone = [[[key]] for unit in batch for key in unit]
+            return [v for n, one in enumerate(alone) for v in self._visit(one, block, position + n, where)]
+        visits = []
+        for number, unit in enumerate(batch):
+            for side, key in enumerate(unit):
+                common = {
+                    **self._origin(key, components[key].device, started),
+                    "component": components[key],
+                    "block": block,
+                    "process": outcome.process,
+                    "seed": self.seed,
+                    "position": position,
+                    "work": self.plan.work(key),
+                }
+                position += 1
+                if outcome.status == "ok":
+                    attempts = enumerate(outcome.results[number][side])
+                    visits += [Visit(**common, status="ok", attempt=attempt, **found) for attempt, found in attempts]
+                else:
+                    timer = outcome.results[0]["timer"] if outcome.results else None
+                    spent = round(time.monotonic() - begin, 3)
+                    failure = {"status": outcome.status, "reason": outcome.reason, "timer": timer, "seconds": spent}
+                    visits.append(Visit(**common, **failure, attempt=0))
         for visit in visits:
             store.append(self.root, visit)
         return visits
@@ -107,7 +109,8 @@ class Session:
                 started, begin = datetime.now(UTC), time.monotonic()
                 outcome = self.worker.exam(point, suite, self.timeout, partial(self.progress.doing, name))
                 exam = Exam(
-                    **self._origin(key, point.device, started, time.monotonic() - begin),
+                    **self._origin(key, point.device, started),
+                    seconds=round(time.monotonic() - begin, 3),
                     status=outcome.status,
                     reason=outcome.reason,
                     point=point,
@@ -120,14 +123,13 @@ class Session:
         finally:
             self.worker.stop()
 
-    def _origin(self, key: str, device: str, started: datetime, seconds: float) -> dict[str, Any]:
+    def _origin(self, key: str, device: str, started: datetime) -> dict[str, Any]:
         """Where an entry comes from."""
         return {
             "key": key,
             "machine": self.plan.machines[device],
             "commit": self.commit,
             "started": started.isoformat(timespec="seconds"),
-            "seconds": round(seconds, 3),
             "command": self.plan.commands[key],
         }
 

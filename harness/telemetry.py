@@ -57,6 +57,7 @@ class Watch:
         """`threads` is how many threads compute: the share of time lost is taken of as many processors."""
         self.device = device
         self.cores = threads if device == "cpu" else 1
+        self.machine_cores = psutil.cpu_count() or 1
         self._tick = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
         self._stat = _open("/proc/stat")
         self._tasks: list[int] = []
@@ -117,7 +118,7 @@ class Watch:
 
         seconds = after["clock"] - before["clock"]
         stolen, busy, own = grown("stolen"), grown("busy"), grown("own")
-        available = seconds * (psutil.cpu_count() or 1)
+        available = seconds * self.machine_cores
         voluntary, involuntary = grown("voluntary"), grown("involuntary")
         return Telemetry(
             seconds=seconds,

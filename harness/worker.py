@@ -30,7 +30,8 @@ class Outcome:
     status: Status
     reason: str = ""
     results: tuple[Any, ...] = ()
-    """Of a visit: what each attempt found for each component, as fields of a `Visit`. Of an exam: `{"score": ...}`."""
+    """Of a visit: for each unit, each of its components and each attempt, fields of a `Visit`; of a refused timer only
+    `{"timer": ...}`. Of an exam: `{"score": ...}`."""
     process: str = ""
     """Names the process that did it."""
 
@@ -46,10 +47,16 @@ class Worker:
         self._name = ""
 
     def visit(
-        self, components: Sequence[Component], timeout: float, progress: Callable[[str], None] = lambda _: None
+        self,
+        units: Sequence[Sequence[Component]],
+        seed: str,
+        timeout: float,
+        progress: Callable[[str], None] = lambda _: None,
     ) -> Outcome:
-        """Visit a component, or several in turns; `timeout` is the longest time without a sign of life, in seconds."""
-        return self._do({"visit": [component.model_dump_json() for component in components]}, timeout, progress)
+        """Visit components in turns (see `Measurer.visit`); `timeout` is the longest time without a sign of life, in
+        seconds."""
+        asked = [[component.model_dump_json() for component in unit] for unit in units]
+        return self._do({"visit": asked, "seed": seed}, timeout, progress)
 
     def exam(
         self, point: Point, suite: Suite, timeout: float, progress: Callable[[str], None] = lambda _: None
@@ -72,7 +79,7 @@ class Worker:
                     progress(message)
                     deadline = time.monotonic() + timeout
                     continue
-                results = tuple(json.loads(result) for result in message["results"])
+                results = tuple(json.loads(message["results"]))
                 if message["status"] != "ok":
                     self.stop()  # what a failed task left behind must not meet the next one
                 return Outcome(message["status"], message["reason"], results, name)
@@ -158,20 +165,19 @@ def attempt(measurer: Any, task: dict[str, Any], progress: Callable[[str], None]
     from harness.bench import Cached, InvalidOutput
     from harness.measurement import UntrustedTimer
 
-    results: list[str] = []
+    results: list[Any] = []
     status: Status = "ok"
     reason = ""
     try:
         if "visit" in task:
-            components = [Component.model_validate_json(component) for component in task["visit"]]
-            for visited in measurer.visit(components, progress):
-                results.append(json.dumps([{k: _plain(v) for k, v in found.items()} for found in visited]))
+            units = [[Component.model_validate_json(component) for component in unit] for unit in task["visit"]]
+            results = measurer.visit(units, task["seed"], progress)
         else:
             point, suite = task["exam"]
             score = measurer.exam(Point.model_validate_json(point), Suite.model_validate_json(suite), progress)
-            results.append(json.dumps({"score": _plain(score)}))
+            results = [{"score": score}]
     except UntrustedTimer as error:
-        status, reason = "untrusted_timer", str(error)
+        status, reason, results = "untrusted_timer", str(error), [{"timer": error.timer}]
     except Cached as error:
         status, reason = "cached", str(error)
     except InvalidOutput as error:
@@ -184,11 +190,11 @@ def attempt(measurer: Any, task: dict[str, Any], progress: Callable[[str], None]
         text = " ".join(str(error).split())[:300]
         status = "out_of_memory" if "out of memory" in text.lower() or "can't allocate" in text.lower() else "error"
         reason = f"{type(error).__name__}: {text}"
-    return {"status": status, "reason": reason, "results": results}
+    return {"status": status, "reason": reason, "results": json.dumps(results, default=_plain)}
 
 
 def _plain(value: Any) -> Any:
-    return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+    return value.model_dump(mode="json")
 
 
 def _die_with_parent() -> None:

@@ -1,14 +1,11 @@
-import itertools
-
 import pytest
 
 from conftest import MACHINE, make_component, make_exam, make_visit
 from harness.config import compose_all
 from harness.costs import work_of
-from harness.measurement import modules_of
-from harness.plan import components_of, estimate, estimate_visit, make_plan, order
+from harness.plan import batches, components_of, estimate, estimate_visit, make_plan
 from harness.points import make_point
-from harness.schema import Ceilings, component_key
+from harness.schema import Ceilings, component_key, modules_of
 
 CEILINGS = Ceilings(flops_per_second=1e11, bytes_per_second=1e10)
 
@@ -81,18 +78,43 @@ def test_the_llm_of_the_reference_family_has_its_trained_vocabulary():
     assert llm.llm.config["vocab_size"] > 100
 
 
+def flat(found):
+    return [key for batch in found for unit in batch for key in unit]
+
+
 def test_a_block_visits_everything_once_in_an_order_that_its_seed_decides():
     plan = plan_of("encoder=tiny_fastvithd,tiny_fastvit", "resolution=64,128,192,256")
     keys = list(plan.components)
-    modules = {key: modules_of(component) for key, component in plan.components.items()}
-    orders = [order(keys, modules, 0, block) for block in range(6)]
+    orders = [flat(batches(plan, keys, 0, block)) for block in range(6)]
     assert all(sorted(found) == sorted(keys) for found in orders)
     assert len(set(map(tuple, orders))) == 6
-    assert orders[0] == order(list(reversed(keys)), modules, 0, 0)
-    assert orders[0] != order(keys, modules, 1, 0)
-    for found in orders:  # each model is built once in a block
-        changes = sum(modules[a] != modules[b] for a, b in itertools.pairwise(found))
-        assert changes == len(set(modules.values())) - 1
+    assert orders[0] == flat(batches(plan, reversed(keys), 0, 0))
+    assert orders[0] != flat(batches(plan, keys, 1, 0))
+    (batch,) = batches(plan, keys, 0, 0)  # small enough to take turns all together
+    assert all(len(unit) == 1 for unit in batch)
+
+
+def test_a_batch_holds_weights_up_to_a_bound_and_each_model_is_built_once(monkeypatch):
+    plan = plan_of("encoder=tiny_fastvithd,tiny_fastvit", "resolution=64,128,192,256")
+    monkeypatch.setattr("harness.plan.BATCH", 3 * 2**20)
+    for block in range(3):
+        found = batches(plan, plan.components, 0, block)
+        models = [{modules_of(plan.components[key]) for key in flat([batch])} for batch in found]
+        assert len(found) > 1
+        assert sum(map(len, models)) == len(set().union(*models))
+        for batch, names in zip(found, models, strict=True):
+            heads = {modules_of(plan.components[key]): key for key in flat([batch])}
+            assert len(names) == 1 or sum(map(plan.weight_bytes, heads.values())) <= 3 * 2**20
+
+
+def test_the_sides_of_a_comparison_are_one_unit():
+    plan = plan_of("encoder=tiny_fastvithd,tiny_fastvit", "resolution=64", direct=0)
+    encoders = [key for key, component in plan.components.items() if component.kind == "encoder"]
+    together = {key: "encoders" if key in encoders else key for key in plan.components}
+    for block in range(4):
+        units = [sorted(unit) for batch in batches(plan, plan.components, 0, block, together) for unit in batch]
+        assert sorted(encoders) in units
+        assert sorted(map(len, units)) == [1] * (len(plan.components) - 2) + [2]
 
 
 def test_what_the_store_has_is_not_measured_again():
@@ -115,7 +137,7 @@ def test_the_estimate_is_the_model_on_paper():
     )
     work = work_of(encoder)
     once = work["encode"].flops / (0.2 * 1e11) + 0.012
-    expected = once + (10 + 3) * once + work["encode"].parameters / 2e8  # warm-up, passes, repeats, weights
+    expected = once + (10 + 4 + 2) * once + work["encode"].parameters / 2e8  # warm-up, passes, rounds, repeats, weights
     assert estimate_visit(encoder, work, CEILINGS) == pytest.approx(expected, rel=0.01)
 
 

@@ -10,15 +10,26 @@ import pytest
 from conftest import make_component, make_exam, make_point, make_samples, make_score
 from harness.bench import Cached, InvalidOutput
 from harness.measurement import UntrustedTimer
-from harness.schema import HarnessError, Samples
+from harness.schema import HarnessError, Samples, TimerTest
 from harness.worker import Worker, work_off
+
+UNTRUSTED = TimerTest(
+    resolution=1e-9,
+    empty=1e-7,
+    launch=1e-3,
+    awaited=1e-3,
+    awaited_double=1e-3,
+    fetched_after=0.1,
+    synchronous=False,
+    fault="the runtime does not wait",
+)
 
 
 class Faulty:
     """A measurer that does what the attention field of the component says."""
 
-    def visit(self, components, progress):
-        (component,) = components
+    def visit(self, units, seed, progress):
+        ((component,),) = units
         progress("timing")
         what = component.attention
         if what == "crash":
@@ -42,10 +53,8 @@ class Faulty:
         if what == "bug":
             raise KeyError("surprise")
         if what == "timer":
-            yield [{"timer": None}]
-            raise UntrustedTimer("the runtime does not wait")
-        yield [{"samples": make_samples(), "disturbed": True}]
-        yield [{"samples": make_samples(), "disturbed": False}]
+            raise UntrustedTimer(UNTRUSTED)
+        return [[[{"samples": make_samples(), "disturbed": disturbed} for disturbed in (True, False)]]]
 
     def exam(self, point, suite, progress):
         progress(suite.name)
@@ -81,38 +90,39 @@ def worker():
 )
 def test_a_failure_is_an_outcome_with_a_reason_and_no_number(worker, what, status, reason):
     # The child's first start imports torch, so it is given time; only the hanging one is waited for briefly.
-    assert worker.visit([make_component(attention="fine")], timeout=120).status == "ok"
-    failed = worker.visit([make_component(attention=what)], timeout=2 if what == "hang" else 120)
+    assert worker.visit([[make_component(attention="fine")]], "0/0", timeout=120).status == "ok"
+    failed = worker.visit([[make_component(attention=what)]], "0/0", timeout=2 if what == "hang" else 120)
     assert failed.status == status
     assert reason in failed.reason
     assert "\n" not in failed.reason
-    assert not any("samples" in found for (found,) in failed.results)
-    after = worker.visit([make_component(attention="fine")], timeout=120)
+    assert failed.results == (({"timer": UNTRUSTED.model_dump()},) if what == "timer" else ())
+    after = worker.visit([[make_component(attention="fine")]], "0/0", timeout=120)
     assert after.status == "ok"
     assert after.process != failed.process
-    assert [Samples(**found["samples"]) for (found,) in after.results] == [make_samples()] * 2
-    assert [found["disturbed"] for (found,) in after.results] == [True, False]
+    attempts = after.results[0][0]
+    assert [Samples(**found["samples"]) for found in attempts] == [make_samples()] * 2
+    assert [found["disturbed"] for found in attempts] == [True, False]
 
 
 def test_tasks_share_a_process_until_it_is_stopped(worker):
-    first, second = (worker.visit([make_component(attention="fine")], timeout=120) for _ in range(2))
+    first, second = (worker.visit([[make_component(attention="fine")]], "0/0", timeout=120) for _ in range(2))
     assert first.process == second.process
     worker.stop()
-    assert worker.visit([make_component(attention="fine")], timeout=120).process != first.process
+    assert worker.visit([[make_component(attention="fine")]], "0/0", timeout=120).process != first.process
 
 
 def test_signs_of_life_reach_the_parent(worker):
     signs = []
-    worker.visit([make_component(attention="fine")], timeout=120, progress=signs.append)
+    worker.visit([[make_component(attention="fine")]], "0/0", timeout=120, progress=signs.append)
     outcome = worker.exam(make_point(), make_exam().suite, 120, signs.append)
     assert signs == ["timing", "doc_read"]
     assert outcome.results[0]["score"]["answers"][0]["score"] == 1.0
 
 
 def test_the_waiting_parent_uses_no_processor(worker):
-    worker.visit([make_component(attention="fine")], timeout=120)
+    worker.visit([[make_component(attention="fine")]], "0/0", timeout=120)
     begin = time.process_time()
-    worker.visit([make_component(attention="hang")], timeout=2)
+    worker.visit([[make_component(attention="hang")]], "0/0", timeout=2)
     assert time.process_time() - begin < 0.2
 
 
@@ -128,7 +138,7 @@ def test_ctrl_c_in_the_middle_of_a_start_waits_for_it_and_the_child_can_be_stopp
     monkeypatch.setattr(multiprocessing.context.SpawnProcess, "start", interrupted)
     worker = Worker(child)
     with pytest.raises(KeyboardInterrupt):
-        worker.visit([make_component(attention="fine")], timeout=120)
+        worker.visit([[make_component(attention="fine")]], "0/0", timeout=120)
     assert started[0].is_alive()
     worker.stop()
     assert started[0].exitcode == -signal.SIGKILL

@@ -188,6 +188,7 @@ class TorchSubject:
         self._out: Tensor = torch.zeros(())
         self._tokens = (0, 0)
         self._weights: Tensor | None = None
+        self._noises: dict[int, list[Tensor]] = {}
         self.load()
         self._counters = [Counter(module) for module in self.modules]
 
@@ -225,6 +226,14 @@ class TorchSubject:
         """The same modules for another resolution or number of tokens."""
         self.component = component
         return self
+
+    def _noise(self, tokens: int, width: int) -> list[Tensor]:
+        """Eight different (1, tokens, width) of unit variance, made once."""
+        if tokens not in self._noises:
+            generator = torch.Generator().manual_seed(0)
+            made: list[Any] = [torch.randn(1, tokens, width, generator=generator) for _ in range(8)]
+            self._noises[tokens] = [tensor.to(self.place.device, self.place.dtype) for tensor in made]
+        return self._noises[tokens]
 
     def _start(self) -> None:
         self._tokens = (0, 0)
@@ -290,7 +299,7 @@ class ConnectorSubject(TorchSubject, kind="connector"):
 
     def at(self, component: Component) -> TorchSubject:
         """The same connector on another number of visual tokens."""
-        self._inputs = _noise(self.place, component.visual_tokens, self.features)
+        self._inputs = self._noise(component.visual_tokens, self.features)
         return super().at(component)
 
     def run(self, number: int) -> Iterator[str]:
@@ -338,7 +347,7 @@ class LlmSubject(LanguageSubject, kind="llm"):
     def at(self, component: Component) -> TorchSubject:
         """The same LLM on another number of tokens."""
         assert component.llm is not None
-        self._inputs = _noise(self.place, component.visual_tokens, component.llm.config["hidden_size"])
+        self._inputs = self._noise(component.visual_tokens, component.llm.config["hidden_size"])
         return super().at(component)
 
     def run(self, number: int) -> Iterator[str]:
@@ -414,13 +423,6 @@ def stand_in_ids(question: str) -> tuple[list[int], list[int]]:
 def fit(before: list[int], after: list[int], length: int, vocabulary: int) -> tuple[list[int], list[int]]:
     """A prompt of `length` ids in all, its question cut or repeated: the length decides the latency, not the words."""
     return before, [after[k % len(after)] % vocabulary for k in range(length - len(before))]
-
-
-def _noise(place: TorchDevice, tokens: int, width: int) -> list[Tensor]:
-    """Eight different (1, tokens, width) of unit variance."""
-    generator = torch.Generator().manual_seed(0)
-    made: list[Any] = [torch.randn(1, tokens, width, generator=generator) for _ in range(8)]
-    return [tensor.to(place.device, place.dtype) for tensor in made]
 
 
 def load_trained(wanted: Component | Point) -> Vlm:
