@@ -2,8 +2,8 @@
 
 4 encoders x 5 resolutions x 3 LLMs: 60 points. The naive way measures every whole VLM, the composed way each encoder,
 connector and LLM once for each resolution or number of tokens. Both take every visit in the same blocks, interleaved at
-random by the same rules. Printed are the seconds that the visits took, the interval widths of ttft_model, and how far
-the composed sums are from the direct measurements.
+random by the same rules, and with as many passes. Printed are the seconds that the visits took, how far blocks scatter,
+and how far the composed sums are from the direct measurements.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from harness import store
 from harness.composition import Result
 from harness.config import compose_all
 from harness.machine import describe
-from harness.plan import make_plan
+from harness.plan import Plan, make_plan
 from harness.points import make_point
 from harness.progress import Progress
 from harness.schema import Visit
 from harness.session import Session, alone
 
+PASSES = ["protocol.max_samples=8", "protocol.min_samples=8", "protocol.max_seconds=20", "protocol.repeats=0"]
+"""Both ways take eight passes of everything, however long they are."""
 GRID = [
     "encoder=tiny_fastvithd,tiny_fastvit,tiny_convnext,tiny_vit",
     "resolution=64,128,192,256,320",
@@ -42,15 +44,21 @@ def main() -> None:
     for name, sizes in llms.items():
         heads = ["llm.config.num_attention_heads=4", "llm.config.num_key_value_heads=2", "llm.config.vocab_size=8000"]
         common = ["llm=qwen2_0_5b", f"llm.name={name}", *sizes, *heads, "checkpoint=random"]
-        _, configs = compose_all([*GRID, *common, f"protocol.blocks={blocks}"])
+        _, configs = compose_all([*GRID, *common, f"protocol.blocks={blocks}", *PASSES])
         points += [(make_point(config), "benchmarks/composed.py") for config in configs]
     device = points[0][0].device
     plan = make_plan(points, {device: describe(device)}, "", None)
     with tempfile.TemporaryDirectory() as folder, alone():
         with Progress(blocks * (8 + 1.3 * len(plan.components))) as progress:
             Session(plan, Path(folder), 300, 0, progress).visit_all([list(plan.components)] * blocks)
-        visits = store.by_block(store.read_all(Path(folder), Visit))
-        every = store.read_all(Path(folder), Visit)
+        report(plan, Path(folder))
+
+
+def report(plan: Plan, root: Path) -> None:
+    """Print what the visits under `root` say."""
+    every = store.read_all(root, Visit)
+    visits = store.by_block(every)
+    blocks = len({visit.block for visit in every})
     spent = {True: 0.0, False: 0.0}
     for visit in every:
         spent[visit.component.kind == "vlm"] += visit.seconds
