@@ -27,6 +27,7 @@ from harness.schema import (
     Protocol,
     Samples,
     Score,
+    Source,
     Suite,
     Telemetry,
     TimerTest,
@@ -214,7 +215,7 @@ def failed_visit(kind: str = "encoder", block: int = 0, **changes: Any) -> Visit
 
 def make_score(suite: str, right: int, questions: int = 20) -> Score:
     answers = tuple(
-        Answer(question_id=str(i), image=str(i // 4), kind="any", text="yes", score=float(i < right))
+        Answer(question_id=str(i), image=str(i // 4), kind="any", text="yes", parsed="yes", score=float(i < right))
         for i in range(questions)
     )
     return Score(suite=suite, metric="anls", data="0", answers=answers, seconds=0.1)
@@ -222,7 +223,15 @@ def make_score(suite: str, right: int, questions: int = 20) -> Score:
 
 def make_exam(suite: str = "doc_read", right: int = 10, **changes: Any) -> Exam:
     point = changes.pop("point", None) or make_point()
-    noun = Suite(name=suite, title=suite, metric="anls", images=5)
+    noun = Suite(
+        name=suite,
+        title=suite,
+        metric="anls",
+        source=Source(path="drawn", name=suite, split="test"),
+        prompt="{{question}}",
+        fields={"id": "questionId", "answers": "answers"},
+        images=5,
+    )
     fields: dict[str, Any] = {
         "key": question_key(point, noun, MACHINE, ""),
         **ENTRY,

@@ -1,70 +1,262 @@
 """The answerer: one trained VLM and a suite -> one answer for each question. The only place that generates text.
 
-An image is preprocessed and encoded once for all its questions. Questions with prompts of one length are decoded
-together, so nothing is padded and the batch changes no answer.
+An image is preprocessed and encoded once for all its questions, and what their prompts share (the template and the
+image) is prefilled once: its KV cache is expanded over them. Prompts of one length are decoded together, so nothing is
+padded and the batch changes no answer. The next images are decoded while the device computes; only the images and
+caches of one batch are in memory. Exact repeats are asked once. Answers go to a journal as they come.
 """
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
+from transformers import DynamicCache
 
+from harness.journal import Journal
+from harness.metrics import METRICS
 from harness.models.preprocess import pixel_tensor
 from harness.models.vlm import Vlm
-from harness.schema import Answer, Score, Suite
-from harness.suites.embedded import Asked, data_fingerprint, load
-from harness.suites.metrics import METRICS
+from harness.schema import Answer, HarnessError, Score, Suite, fingerprint
+from harness.suites.questions import Question, load
 
 ENCODE_BATCH = 16
 DECODE_BATCH = 64
+DECODERS = 2
+"""Threads that decode and resize the next images."""
+VERSION = 1
+"""Raised when the way of asking changes an answer; part of every journal key."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One thing to answer."""
+
+    image: str
+    """Key of its image."""
+    prompt: str
+    max_new_tokens: int
+    until: tuple[str, ...] = ()
+    """An answer ends before the first of these."""
+
+
+Images = Mapping[str, bytes | Image.Image]
+"""Images by their keys: as they are stored, or decoded."""
 
 
 @torch.inference_mode()
-def answer_suite(vlm: Vlm, suite: Suite, resolution: int, tick: Callable[[], None] = lambda: None) -> Score:
-    """Answer and score every question of `suite`; `tick` is called now and then as a sign of life."""
+def answer_suite(
+    vlm: Vlm,
+    suite: Suite,
+    resolution: int,
+    tick: Callable[[str], None] = lambda _: None,
+    weights: str = "",
+    journal: Path | None = None,
+    reuse: bool = True,
+    encode_batch: int = ENCODE_BATCH,
+    decode_batch: int = DECODE_BATCH,
+) -> Score:
+    """Answer and score every question of `suite`.
+
+    `weights` names the VLM's weights in the journal's keys; `tick` is told how far it is, as a sign of life;
+    `reuse=False` encodes and prefills every question for itself, which must give the same answers.
+
+    Raises `HarnessError` when a question has no answer: then there is no score, and the others are in the journal.
+    """
     begin = time.perf_counter()
     questions = load(suite)
-    device, dtype = next(vlm.parameters()).device, next(vlm.parameters()).dtype
-    images = {question.image: question.encoded for question in questions}
-    names = list(images)
-    visual: dict[str, Tensor] = {}
-    for start in range(0, len(names), ENCODE_BATCH):
-        batch = names[start : start + ENCODE_BATCH]
-        pixels = torch.cat([pixel_tensor(images[name], vlm.spec.encoder, resolution) for name in batch])
-        tokens = vlm.project(vlm.encode(pixels.to(device, dtype)))
-        visual.update(zip(batch, tokens, strict=True))
-        tick()
-    prompts = [vlm.question_ids(question.question) for question in questions]
-    by_length: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for index, (before, after) in enumerate(prompts):
-        by_length[len(before), len(after)].append(index)
-    texts = [""] * len(questions)
-    for indices in by_length.values():
-        for start in range(0, len(indices), DECODE_BATCH):
-            chosen = indices[start : start + DECODE_BATCH]
-            tokens = torch.stack([visual[questions[i].image] for i in chosen])
-            first, second = (torch.tensor([prompts[i][side] for i in chosen], device=device) for side in (0, 1))
-            for i, text in zip(chosen, generate(vlm, tokens, first, second, suite.max_new_tokens), strict=True):
-                texts[i] = text
-            tick()
-    answers = tuple(_scored(suite, question, text) for question, text in zip(questions, texts, strict=True))
+    asks = [Ask(question.image, question.prompt, suite.max_new_tokens) for question in questions.asked]
+    keys = [ask_key(vlm, resolution, weights, ask) for ask in asks]
+    failed: dict[str, str] = {}
+    with Journal(journal) as book:
+        todo = {key: ask for key, ask in zip(keys, asks, strict=True) if key not in book.known}
+        total = len(set(keys))
+        resumed, done = total - len(todo), 0
+        engine = Engine(vlm, resolution, questions.images, reuse, encode_batch, decode_batch)
+        for answers, faults in engine.run(todo):
+            book.add(answers)
+            failed |= faults
+            done += len(answers) + len(faults)
+            tick(f"{suite.name} {resumed + done}/{total}")
+        texts = dict(book.known)
+    if failed:
+        first, key = next((q, key) for q, key in zip(questions.asked, keys, strict=True) if key in failed)
+        raise HarnessError(
+            f"{len(failed)} of {total} questions have no answer, so there is no score; the first is "
+            f"{first.question_id} (image {first.image}): {failed[key]}"
+        )
     return Score(
         suite=suite.name,
         metric=suite.metric,
-        data=data_fingerprint(suite),
-        answers=answers,
+        data=questions.fingerprint,
+        revision=questions.revision,
+        answers=tuple(judged(suite, q, texts[key]) for key, q in zip(keys, questions.asked, strict=True)),
         seconds=time.perf_counter() - begin,
+        resumed=resumed,
     )
 
 
-def generate(vlm: Vlm, visual: Tensor, before: Tensor, after: Tensor, max_new_tokens: int) -> list[str]:
-    """Greedy answers to prompts of one length: visual (B, N, W), ids before (B, T0) and after (B, T1) the image."""
-    logits, cache = vlm.prefill(vlm.prompt(visual, before, after))
-    done = torch.zeros(len(visual), dtype=torch.bool, device=visual.device)
+def ask_key(vlm: Vlm, resolution: int, weights: str, ask: Ask) -> str:
+    """Everything that decides an answer; batch size and device do not."""
+    dtype, attention = str(next(vlm.llm.parameters()).dtype), vlm.llm.config._attn_implementation
+    asked = [ask.image, vlm.question_ids(ask.prompt), ask.max_new_tokens, ask.until, resolution]
+    return fingerprint([VERSION, weights, vlm.spec.model_dump(mode="json"), dtype, attention, *asked])
+
+
+def judged(suite: Suite, question: Question, text: str) -> Answer:
+    """An answer with its score."""
+    score, parsed = METRICS[suite.metric](text, question.answers, **question.facts)
+    return Answer(
+        question_id=question.question_id,
+        image=question.image,
+        kind=question.kind,
+        text=text,
+        parsed=parsed,
+        score=score,
+    )
+
+
+class Engine:
+    """Answers what is asked, some images at a time."""
+
+    def __init__(
+        self,
+        vlm: Vlm,
+        resolution: int,
+        images: Images,
+        reuse: bool = True,
+        encode_batch: int = ENCODE_BATCH,
+        decode_batch: int = DECODE_BATCH,
+    ):
+        self.vlm, self.resolution, self.images, self.reuse = vlm, resolution, images, reuse
+        self.encode_batch, self.decode_batch = encode_batch, decode_batch
+        first = next(vlm.parameters())
+        self.device, self.dtype = first.device, first.dtype
+
+    def run(self, asked: Mapping[str, Ask]) -> Iterator[tuple[dict[str, str], dict[str, str]]]:
+        """Answers and faults by key, after each batch of images."""
+        for batch, prefixes, faults in self._prefixes(asked):
+            answers: dict[str, str] = {}
+            for (_, most), pairs in self._alike(asked, batch).items():
+                for start in range(0, len(pairs), self.decode_batch):
+                    chosen = pairs[start : start + self.decode_batch]
+                    after, cache = self._suffix(asked, chosen, prefixes)
+                    for (_, key), text in zip(chosen, generate(self.vlm, after, cache, most), strict=True):
+                        answers[key] = cut(text, asked[key].until)
+            yield answers, faults
+
+    def scores(self, asked: Mapping[str, Ask], said: Mapping[str, list[int]]) -> dict[str, tuple[float, bool]]:
+        """By key: the log-likelihood of the ids `said[key]` as an answer, and whether they are the greedy one."""
+        found: dict[str, tuple[float, bool]] = {}
+        for batch, prefixes, faults in self._prefixes(asked):
+            if faults:
+                raise HarnessError(next(iter(faults.values())))
+            for row, keys in enumerate(batch):
+                for key in keys:
+                    after, cache = self._suffix(asked, [(row, key)], prefixes, said[key])
+                    out = self.vlm.llm(input_ids=after, past_key_values=cache, use_cache=True)
+                    logits = out.logits[0, -len(said[key]) - 1 : -1].float().log_softmax(-1)
+                    ids = torch.tensor(said[key], device=self.device)
+                    likely = logits.gather(1, ids[:, None]).sum().item()
+                    found[key] = (likely, bool((logits.argmax(-1) == ids).all()))
+        return found
+
+    def _prefixes(
+        self, asked: Mapping[str, Ask]
+    ) -> Iterator[tuple[list[list[str]], dict[tuple[int, ...], DynamicCache], dict[str, str]]]:
+        """For each batch of images: the keys about each, by template the KV caches of what they share, and faults."""
+        by_image: dict[str, list[str]] = defaultdict(list)
+        for key, ask in asked.items():
+            by_image[ask.image if self.reuse else key].append(key)
+        groups = list(by_image.values())
+        step = self.encode_batch if self.reuse else 1
+        batches = [groups[start : start + step] for start in range(0, len(groups), step)]
+        with ThreadPoolExecutor(DECODERS) as pool:
+
+            def prepare(number: int) -> list[Future[Tensor]]:
+                if number >= len(batches):
+                    return []
+                return [pool.submit(self._pixels, asked[keys[0]].image) for keys in batches[number]]
+
+            ahead = prepare(0)
+            for number, batch in enumerate(batches):
+                ready, ahead = ahead, prepare(number + 1)
+                rows, pixels, faults = [], [], {}
+                for keys, future in zip(batch, ready, strict=True):
+                    try:
+                        pixels.append(future.result())
+                        rows.append(keys)
+                    except HarnessError as error:
+                        faults |= dict.fromkeys(keys, str(error))
+                yield rows, self._prefill(asked, rows, pixels) if rows else {}, faults
+
+    def _pixels(self, key: str) -> Tensor:
+        return pixel_tensor(self.images[key], self.vlm.spec.encoder, self.resolution)
+
+    def _prefill(
+        self, asked: Mapping[str, Ask], rows: Sequence[Sequence[str]], pixels: Sequence[Tensor]
+    ) -> dict[tuple[int, ...], DynamicCache]:
+        """Encode a batch of images; prefill what stands before each of them, and it."""
+        vlm = self.vlm
+        visual = vlm.project(vlm.encode(torch.cat([*pixels]).to(self.device, self.dtype)))
+        heads = {tuple(vlm.question_ids(asked[key].prompt)[0]) for keys in rows for key in keys}
+        caches = {}
+        for head in heads:  # one for all, unless a template puts something of the question before the image
+            before = torch.tensor([head], device=self.device).expand(len(rows), -1)
+            _, caches[head] = vlm.prefill(vlm.prompt(visual, before, before[:, :0]))
+        return caches
+
+    def _alike(
+        self, asked: Mapping[str, Ask], rows: Sequence[Sequence[str]]
+    ) -> dict[tuple[tuple[tuple[int, ...], int], int], list[tuple[int, str]]]:
+        """(Row, key) of what can be decoded together: by template, length after the image, and tokens asked for."""
+        found = defaultdict(list)
+        for row, keys in enumerate(rows):
+            for key in keys:
+                before, after = self.vlm.question_ids(asked[key].prompt)
+                found[(tuple(before), len(after)), asked[key].max_new_tokens].append((row, key))
+        return found
+
+    def _suffix(
+        self,
+        asked: Mapping[str, Ask],
+        chosen: Sequence[tuple[int, str]],
+        prefixes: Mapping[tuple[int, ...], DynamicCache],
+        said: Sequence[int] = (),
+    ) -> tuple[Tensor, DynamicCache]:
+        """Ids after the image, and the expanded cache of what stands before them."""
+        prompts = [self.vlm.question_ids(asked[key].prompt) for _, key in chosen]
+        after = torch.tensor([[*end, *said] for _, end in prompts], device=self.device)
+        rows = torch.tensor([row for row, _ in chosen], device=self.device)
+        return after, expand(prefixes[tuple(prompts[0][0])], rows)
+
+
+def cut(text: str, until: Sequence[str]) -> str:
+    """The text before the first of `until`."""
+    for end in until:
+        text = text.partition(end)[0] if end else text
+    return text
+
+
+def expand(cache: DynamicCache, rows: Tensor) -> DynamicCache:
+    """A new cache whose row i is row `rows[i]` of `cache`."""
+    made = DynamicCache()
+    for number, layer in enumerate(cache.layers):
+        made.update(layer.keys[rows], layer.values[rows], number)
+    return made
+
+
+def generate(vlm: Vlm, after: Tensor, cache: DynamicCache, max_new_tokens: int) -> list[str]:
+    """Greedy answers to prompts of one length: ids (B, T) after a prefix whose cache (B rows) grows."""
+    logits = vlm.decode(after, cache)
+    done = torch.zeros(len(after), dtype=torch.bool, device=after.device)
     produced = []
     for step in range(max_new_tokens):
         token = logits.argmax(-1)
@@ -75,8 +267,3 @@ def generate(vlm: Vlm, visual: Tensor, before: Tensor, after: Tensor, max_new_to
         logits = vlm.decode(token[:, None], cache)
     ids = torch.stack(produced, 1).tolist()
     return [str(vlm.text().decode([t for t in row if t != vlm.end], skip_special_tokens=True)) for row in ids]
-
-
-def _scored(suite: Suite, question: Asked, text: str) -> Answer:
-    score = METRICS[suite.metric](text, question.answers)
-    return Answer(question_id=question.question_id, image=question.image, kind=question.kind, text=text, score=score)

@@ -1,4 +1,4 @@
-"""Is the candidate slower than the baseline? One rule, and a refusal where two numbers must not be compared."""
+"""Is the candidate slower, or worse, than the baseline? And a refusal where two numbers must not be compared."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.composition import counted
-from harness.schema import HarnessError, Machine, Visit
-from harness.stats import Ratio, Verdict, paired_ratio
+from harness.schema import Exam, HarnessError, Machine, Visit
+from harness.stats import Difference, Ratio, Verdict, paired_difference, paired_ratio
 
 MARGIN = 0.02
 """A slowdown that is not worth an alarm."""
@@ -92,3 +92,32 @@ def compare(
 def _median(visit: Visit, stage: str) -> float:
     assert visit.samples is not None
     return statistics.median(counted(visit.samples, stage))
+
+
+def compare_scores(baseline: Exam, candidate: Exam) -> Difference:
+    """The candidate's score minus the baseline's on the same questions, paired and clustered by image.
+
+    Raises `HarnessError` when either failed, or when suite, protocol, data or questions differ.
+    """
+    for name, side in (("baseline", baseline), ("candidate", candidate)):
+        if side.score is None:
+            raise HarnessError(f"{name} has no score: {side.status}: {side.reason}")
+    assert baseline.score is not None
+    assert candidate.score is not None
+    one, other = baseline.score, candidate.score
+    found = [
+        f"{field}: {a}, {b}"
+        for field in ("suite", "metric", "data")
+        if (a := getattr(one, field)) != (b := getattr(other, field))
+    ]
+    for field in ("prompt", "max_new_tokens", "version"):
+        if (a := getattr(baseline.suite, field)) != (b := getattr(candidate.suite, field)):
+            found.append(f"{field}: {a!r}, {b!r}")
+    sides = [{answer.question_id: answer for answer in score.answers} for score in (one, other)]
+    if alone := sides[0].keys() ^ sides[1].keys():
+        found.append(f"{len(alone)} questions are not on both sides, e.g. {min(alone)}")
+    if found:
+        raise HarnessError(f"these two scores must not be compared: {'; '.join(found)}")
+    ids = list(sides[0])
+    values = [[side[key].score for key in ids] for side in sides]
+    return paired_difference(*values, [sides[0][key].image for key in ids])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
@@ -11,6 +12,7 @@ import pandas as pd
 from harness.composition import Result
 from harness.frontier import on_frontier
 from harness.schema import MAIN_STAGE, STAGES, TTFTS, Protocol
+from harness.scores import figures
 from harness.stats import Interval, accuracy, combined
 
 TIMES = (*STAGES, "prefill_visual", *TTFTS, "ttft_fused")
@@ -68,6 +70,11 @@ def row_of(result: Result) -> dict[str, Any]:
             f"{suite}_low": part.low,
             f"{suite}_high": part.high,
             f"{suite}_questions": part.questions,
+            f"{suite}_images": part.clusters,
+            f"{suite}_stderr_naive": part.stderr_naive,
+            f"{suite}_design_effect": part.design_effect,
+            f"{suite}_unparsed": sum(a.parsed is None for a in exam.score.answers),
+            f"{suite}_metric": exam.score.metric,
         }
     if parts and len(parts) == len(result.planned.exams):
         mean = combined(parts)
@@ -166,3 +173,18 @@ def suites_of(table: pd.DataFrame) -> list[str]:
     """Names of the suites that any row was asked."""
     suffix = "_questions"
     return [column.removesuffix(suffix) for column in table.columns if column.endswith(suffix)]
+
+
+def scores_of(results: Iterable[Result]) -> pd.DataFrame:
+    """One row for each figure of each score: the whole, its kinds of questions, POPE's precision, recall, F1."""
+    rows = []
+    for result in results:
+        point = result.planned.point
+        for suite, exam in result.exams.items():
+            about = {"point": point.name, "suite": exam.suite.title, "status": exam.status, "reason": exam.reason}
+            if exam.score is None:
+                rows.append(about)
+                continue
+            about |= {"metric": exam.score.metric, "data": exam.score.data, "seconds": exam.score.seconds}
+            rows += [{**about, **asdict(figure), "suite_name": suite} for figure in figures(exam.score)]
+    return pd.DataFrame(rows)

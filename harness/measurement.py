@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gc
-import itertools
 import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -30,12 +30,13 @@ from harness.schema import (
     TimerTest,
     modules_of,
 )
-from harness.suites.embedded import load
+from harness.suites.questions import load
+from harness.suites.tasks import load_suite
 from harness.telemetry import Watch
 from harness.timer import check_timer, measure_ceilings
 
-EXAMPLES = Suite(name="scene_text", title="", metric="vqa_accuracy", images=24)
-"""Images and questions that a component is shown; 24 different images in turn."""
+EXAMPLES = 24
+"""Different images of `scene_text`, with a question each, that a component is shown in turn."""
 PAUSE = 0.5
 """Seconds between a disturbed visit and its repetition."""
 
@@ -143,8 +144,8 @@ class Measurer:
             for unit in found
         ]
 
-    def exam(self, point: Point, suite: Suite, progress: Progress) -> Score:
-        """Ask the point's trained VLM every question of `suite`."""
+    def exam(self, point: Point, suite: Suite, progress: Progress, journal: Path | None = None) -> Score:
+        """Ask the point's trained VLM every question of `suite` that the journal has no answer to."""
         progress("loading")
         torch.set_num_threads(point.threads)
         torch.set_flush_denormal(True)
@@ -154,7 +155,7 @@ class Measurer:
             self._vlm = (same, load_trained(point))
         vlm = self._vlm[1]
         vlm.encoder.prepare(point.resolution)
-        return answer_suite(vlm, suite, point.resolution, lambda: progress(suite.name))
+        return answer_suite(vlm, suite, point.resolution, progress, point.weights, journal)
 
     def _place(self, component: Component) -> tuple[TorchDevice, TimerTest, Ceilings]:
         """The device, proven to be awaited, and what it can do; asked once in a process. It is warm afterwards."""
@@ -205,8 +206,9 @@ def is_disturbed(samples: Samples, stolen: float | None, component: Component) -
 
 def examples() -> list[Example]:
     """Different images, each with one question."""
-    first = {asked.image: asked for asked in reversed(load(EXAMPLES))}
-    return [(asked.encoded, asked.question) for asked in itertools.islice(reversed(first.values()), EXAMPLES.images)]
+    questions = load(load_suite("scene_text", EXAMPLES))
+    first = {asked.image: asked.prompt for asked in reversed(questions.asked)}
+    return [(questions.images[image], first[image]) for image in questions.images]
 
 
 def check_memory(component: Component) -> None:

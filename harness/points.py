@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from harness.config import ROOT, Plain, options, unknown
+from harness.config import Plain
 from harness.machine import available_cores, resolve_device
 from harness.models.vlm import CONFIG, SHIPPED, SHIPPED_PREFIX, WEIGHTS, VlmSpec, folder_of, hash_checkpoint, read_spec
 from harness.schema import Connector, Encoder, HarnessError, Llm, Point, Protocol, Suite, first_fault
+from harness.suites.tasks import expand, load_suite
 
 RANDOM = "random"
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention")
@@ -32,7 +32,9 @@ def make_point(config: Plain) -> Point:
         names = config["suites"]
         if not isinstance(names, list):
             raise HarnessError(f"suites={names}: a list is expected, e.g. suites=[doc_read,shapes]")
-        suites = tuple(load_suite(str(name), config["limit"]) for name in names)
+        limit = None if config["limit"] is None else _positive("limit", config["limit"])
+        data = config["data"] or {}
+        suites = tuple(load_suite(s, limit, str(data.get(s, ""))) for name in names for s in expand(str(name)))
     threads = config["threads"]
     return Point(
         encoder=encoder,
@@ -103,17 +105,6 @@ def find_checkpoint(encoder: Encoder, llm: Llm, asked: str) -> str:
             f"train it with: python -m harness.train encoder={encoder.name} llm={llm.name}"
         )
     return ""
-
-
-def load_suite(name: str, limit: int | None) -> Suite:
-    """A suite by the name of its file."""
-    if name not in options("suite"):
-        raise HarnessError(unknown("suite", name, options("suite")))
-    fields = yaml.safe_load((ROOT / "suite" / f"{name}.yaml").read_text())
-    suite: Suite = _noun(Suite, fields, f"suite {name}")
-    if limit is not None:
-        suite = suite.model_copy(update={"images": min(suite.images, _positive("limit", limit))})
-    return suite
 
 
 def no_accuracy(point: Point) -> str:

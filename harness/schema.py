@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Version of a record on disk; raised when a field changes its meaning."""
 
 
@@ -88,6 +88,24 @@ class Llm(Noun):
     source: str
 
 
+class Source(Noun):
+    """Where a suite's rows come from."""
+
+    path: str
+    """Hub id, folder or file in the hub's layout; `drawn` for what this project draws."""
+    also: tuple[str, ...] = ()
+    """Other ids under which the hub has the same data."""
+    name: str | None = None
+    """Configuration of the dataset."""
+    split: str
+    revision: str | None = None
+    """Commit or tag of the hub; None: the newest."""
+    images: dict[str, str] | None = None
+    """Where images lie in a configuration of their own: its `name` and `split`, and its columns `id` and `image`."""
+    stamp: str = ""
+    """Of a folder: names, sizes and times of its files, so that changed data is not taken for the same."""
+
+
 class Suite(Noun):
     """An accuracy suite: where its rows come from, how it asks and how it scores."""
 
@@ -96,9 +114,16 @@ class Suite(Noun):
     stands_for: str = ""
     """The published benchmark whose schema and metric an embedded suite has."""
     metric: str
-    """A function that `harness.suites.metrics` registers."""
-    images: int
-    """How many images of the split are drawn."""
+    """One of `harness.metrics`, with its protocol: `gqa@lmms-eval`."""
+    source: Source
+    prompt: str
+    """Jinja template over a row's columns."""
+    fields: dict[str, str]
+    """Jinja expressions: `id`, `answers`; `image`, `kind`, `where` (asked only if true)."""
+    facts: dict[str, str] = {}
+    """Jinja expressions for what the metric needs beside the answers."""
+    images: int | None = None
+    """At most so many images of the split; None: all."""
     max_new_tokens: int = 8
     version: int = 1
     """Raised when asking or scoring changes what a score means."""
@@ -410,6 +435,8 @@ class Answer(Noun):
     kind: str
     text: str
     """The raw response."""
+    parsed: str | None
+    """What the metric read from it; None: nothing that it could compare, and so the answer is wrong."""
     score: float
 
 
@@ -421,8 +448,12 @@ class Score(Noun):
     data: str
     """Fingerprint of the rows, images included."""
     answers: tuple[Answer, ...]
+    revision: str = ""
+    """Of the data: the hub's commit; empty for a folder and for what is drawn."""
     seconds: float
     """Wall time of answering."""
+    resumed: int = 0
+    """How many answers the journal of an earlier run had."""
 
 
 class Exam(Entry):

@@ -107,7 +107,8 @@ class Session:
                 point, suite = self.plan.exams[key]
                 name = f"exam {count}/{len(keys)}: {point.name} {suite.name}"
                 started, begin = datetime.now(UTC), time.monotonic()
-                outcome = self.worker.exam(point, suite, self.timeout, partial(self.progress.doing, name))
+                journal = store.journal_of(self.root, point, suite)
+                outcome = self.worker.exam(point, suite, self.timeout, partial(self.progress.doing, name), journal)
                 exam = Exam(
                     **self._origin(key, point.device, started),
                     seconds=round(time.monotonic() - begin, 3),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -167,27 +167,116 @@ class Accuracy:
     """As if every question had an image of its own."""
     low: float
     high: float
+    """95% interval."""
     questions: int
     clusters: int
 
+    @property
+    def design_effect(self) -> float:
+        """How many times as many questions are needed for asking several about one image; below 1 it helps."""
+        return (self.stderr / self.stderr_naive) ** 2 if self.stderr_naive > 0 else math.nan
+
+
+def clustered(values: Sequence[float], clusters: Sequence[str]) -> tuple[float, float, int]:
+    """Mean, standard error clustered as in Miller, *Adding Error Bars to Evals* (2024), eq. 4, and how many clusters
+    there are. One cluster says nothing about how clusters differ: the error is not a number."""
+    scores = np.asarray(values, float)
+    mean = float(scores.mean())
+    _, cluster = np.unique(np.asarray(clusters), return_inverse=True)
+    sums = np.bincount(cluster, weights=scores - mean)
+    error = math.sqrt(float((sums**2).sum())) / len(scores) if len(sums) > 1 else math.nan
+    return mean, error, len(sums)
+
 
 def accuracy(scores: Sequence[float], clusters: Sequence[str], confidence: float = 0.95) -> Accuracy:
-    """Mean of per-question scores; standard error clustered as in Miller, *Adding Error Bars to Evals* (2024), eq. 4.
+    """Mean of per-question scores in 0..1 with a clustered standard error and an interval.
 
-    The interval takes Student's t with (clusters - 1) degrees of freedom and stays within [0, 1].
+    Scores of 0 and 1 get Wilson's interval with the number of questions that the clustered error amounts to; others
+    Student's t, cut at 0 and 1. Both take as many degrees of freedom as there are clusters, less one.
     """
     if not scores:
         raise ValueError("the accuracy of no answers")
-    values = np.asarray(scores, float)
-    n, mean = len(values), float(values.mean())
-    _, cluster = np.unique(np.asarray(clusters), return_inverse=True)
-    sums = np.bincount(cluster, weights=values - mean)
-    if len(sums) < 2:  # one image says nothing about how images differ
-        return Accuracy(mean, math.nan, math.nan, 0.0, 1.0, n, len(sums))
-    stderr = math.sqrt(float((sums**2).sum())) / n
-    naive = float(values.std(ddof=1)) / math.sqrt(n)
-    reach = float(stats.t.ppf((1 + confidence) / 2, max(len(sums) - 1, 1))) * stderr
-    return Accuracy(mean, stderr, naive, max(0.0, mean - reach), min(1.0, mean + reach), n, len(sums))
+    n = len(scores)
+    mean, stderr, count = clustered(scores, clusters)
+    if math.isnan(stderr):
+        return Accuracy(mean, math.nan, math.nan, 0.0, 1.0, n, count)
+    naive = float(np.asarray(scores, float).std(ddof=1)) / math.sqrt(n)
+    quantile = float(stats.t.ppf((1 + confidence) / 2, count - 1))
+    if set(scores) <= {0.0, 1.0}:
+        # All right or all wrong: the error is 0, and each image is one piece of evidence.
+        worth = mean * (1 - mean) / stderr**2 if stderr > 0 else count
+        low, high = wilson(mean, worth, quantile)
+    else:
+        low, high = max(0.0, mean - quantile * stderr), min(1.0, mean + quantile * stderr)
+    return Accuracy(mean, stderr, naive, low, high, n, count)
+
+
+def wilson(share: float, n: float, quantile: float) -> tuple[float, float]:
+    """Wilson's score interval of a share of `n` (1927); unlike the normal one it never has width 0."""
+    square = quantile**2
+    middle = (share + square / (2 * n)) / (1 + square / n)
+    reach = quantile * math.sqrt(share * (1 - share) / n + square / (4 * n**2)) / (1 + square / n)
+    return max(0.0, middle - reach), min(1.0, middle + reach)
+
+
+DRAWS = 2000
+"""Resamples of a cluster bootstrap."""
+
+
+def ratio_interval(
+    counts: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], confidence: float = 0.95
+) -> Interval:
+    """A statistic of summed counts with its cluster bootstrap interval (percentiles of 2,000 resamples, seed 0).
+
+    `counts` (clusters, k) are added up over clusters; `statistic` takes (..., k). For what is no mean of scores: F1,
+    precision, a yes-ratio. Where a resample has no value (0 / 0) it is left out.
+    """
+    rng = np.random.default_rng(0)
+    clusters = len(counts)
+    value = float(statistic(counts.sum(0)))
+    if clusters < 2:
+        return Interval(value, math.nan, math.nan)
+    weights = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=DRAWS)
+    drawn = statistic(weights @ counts)
+    drawn = drawn[np.isfinite(drawn)]
+    if not len(drawn):
+        return Interval(value, math.nan, math.nan)
+    low, high = np.percentile(drawn, [50 * (1 - confidence), 50 * (1 + confidence)])
+    return Interval(value, float(low), float(high))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A candidate's score minus a baseline's, question by question."""
+
+    value: float
+    stderr: float
+    low: float
+    high: float
+    """95% interval."""
+    questions: int
+    clusters: int
+
+    def verdict(self, margin: float) -> Verdict:
+        """PASS: not worse by more than `margin` (0.01: one point); FAIL: worse by more; else they do not tell."""
+        if self.low > -margin:
+            return "PASS"
+        return "FAIL" if self.high < -margin else "INCONCLUSIVE"
+
+
+def paired_difference(
+    baseline: Sequence[float], candidate: Sequence[float], clusters: Sequence[str], confidence: float = 0.95
+) -> Difference:
+    """The mean of the differences, clustered by image; Student's t with (clusters - 1) degrees of freedom.
+
+    Element i of both sides must be the same question.
+    """
+    if len(baseline) != len(candidate) or not baseline:
+        raise ValueError(f"{len(baseline)} baseline answers and {len(candidate)} candidate answers cannot be paired")
+    values = [b - a for a, b in zip(baseline, candidate, strict=True)]
+    mean, error, count = clustered(values, clusters)
+    reach = float(stats.t.ppf((1 + confidence) / 2, count - 1)) * error if count > 1 else math.inf
+    return Difference(mean, error, mean - reach, mean + reach, len(values), count)
 
 
 def combined(parts: Sequence[Accuracy]) -> Accuracy:

@@ -18,7 +18,19 @@ from typing import TypeVar
 from filelock import FileLock
 from pydantic import ValidationError
 
-from harness.schema import SCHEMA_VERSION, Entry, Exam, HarnessError, Machine, Manifest, Planned, Visit, first_fault
+from harness.schema import (
+    SCHEMA_VERSION,
+    Entry,
+    Exam,
+    HarnessError,
+    Machine,
+    Manifest,
+    Planned,
+    Point,
+    Suite,
+    Visit,
+    first_fault,
+)
 
 VISITS, EXAMS = "visits.jsonl", "exams.jsonl"
 
@@ -135,6 +147,11 @@ def latest(exams: Iterable[Exam]) -> dict[str, Exam]:
         if known is None or exam.status == "ok" or known.status != "ok":
             chosen[exam.key] = exam
     return chosen
+
+
+def journal_of(root: Path, point: Point, suite: Suite) -> Path:
+    """Where the answers of an exam are kept as they come."""
+    return root / "journal" / f"{point.weights}-{point.resolution}-{suite.name}.jsonl"
 
 
 def load(root: Path) -> tuple[dict[str, dict[int, Visit]], dict[str, Exam]]:

@@ -90,6 +90,8 @@ def run(arguments: Sequence[str]) -> int:
             print(f"note: {mended}", file=sys.stderr)
     visits, exams = store.load(root)
     todo, asked = plan.missing(visits, common["force"]), plan.unanswered(exams, common["force"])
+    for key in asked if common["force"] and not common["dry_run"] else ():
+        store.journal_of(root, *plan.exams[key]).unlink(missing_ok=True)
     device = next(iter(machines.values()))
     count = sum(map(len, todo))
     total = sum(component.protocol.blocks for component in plan.components.values())

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from harness.schema import Component, HarnessError, Point, Status, Suite
@@ -59,10 +60,16 @@ class Worker:
         return self._do({"visit": asked, "seed": seed}, timeout, progress)
 
     def exam(
-        self, point: Point, suite: Suite, timeout: float, progress: Callable[[str], None] = lambda _: None
+        self,
+        point: Point,
+        suite: Suite,
+        timeout: float,
+        progress: Callable[[str], None] = lambda _: None,
+        journal: Path | None = None,
     ) -> Outcome:
-        """Ask one point one suite."""
-        return self._do({"exam": [point.model_dump_json(), suite.model_dump_json()]}, timeout, progress)
+        """Ask one point one suite; answers are kept in `journal` as they come."""
+        asked = {"exam": [point.model_dump_json(), suite.model_dump_json()], "journal": journal and str(journal)}
+        return self._do(asked, timeout, progress)
 
     def _do(self, task: dict[str, Any], timeout: float, progress: Callable[[str], None]) -> Outcome:
         pipe = self._start()
@@ -174,7 +181,9 @@ def attempt(measurer: Any, task: dict[str, Any], progress: Callable[[str], None]
             results = measurer.visit(units, task["seed"], progress)
         else:
             point, suite = task["exam"]
-            score = measurer.exam(Point.model_validate_json(point), Suite.model_validate_json(suite), progress)
+            journal = Path(task["journal"]) if task["journal"] else None
+            asked = Point.model_validate_json(point), Suite.model_validate_json(suite)
+            score = measurer.exam(*asked, progress, journal)
             results = [{"score": score}]
     except UntrustedTimer as error:
         status, reason, results = "untrusted_timer", str(error), [{"timer": error.timer}]

@@ -6,8 +6,8 @@ import torch
 import harness.answers as answers
 from harness.models.preprocess import pixel_tensor
 from harness.models.vlm import load_vlm
-from harness.points import load_suite
-from harness.suites.embedded import load
+from harness.suites.questions import load
+from harness.suites.tasks import load_suite
 
 RESOLUTION = 128
 
@@ -29,9 +29,11 @@ def vlm(vlm_folder):
 def one_at_a_time(vlm, suite):
     """Each question alone, each answer from whole forward passes without a cache."""
     texts = []
-    for asked in load(suite):
-        visual = vlm.project(vlm.encode(pixel_tensor(asked.encoded, vlm.spec.encoder, RESOLUTION)))
-        before, after = vlm.question_ids(asked.question)
+    questions = load(suite)
+    for asked in questions.asked:
+        stored = questions.images[asked.image]
+        visual = vlm.project(vlm.encode(pixel_tensor(stored, vlm.spec.encoder, RESOLUTION)))
+        before, after = vlm.question_ids(asked.prompt)
         said = []
         while len(said) < suite.max_new_tokens:
             prompt = vlm.prompt(visual, torch.tensor([before]), torch.tensor([[*after, *said]]))
@@ -52,18 +54,28 @@ def test_batched_answers_equal_single_ones_without_any_cache(vlm, name):
     assert len(set(texts)) > 2  # a model that always says the same would prove nothing
 
 
-def test_the_batch_changes_no_answer(vlm, monkeypatch):
+def test_neither_batch_nor_reuse_changes_an_answer(vlm):
     suite = load_suite("scene_text", 6)
     together = answers.answer_suite(vlm, suite, RESOLUTION)
-    monkeypatch.setattr(answers, "ENCODE_BATCH", 1)
-    monkeypatch.setattr(answers, "DECODE_BATCH", 1)
-    alone = answers.answer_suite(vlm, suite, RESOLUTION)
-    assert together.answers == alone.answers
+    alone = answers.answer_suite(vlm, suite, RESOLUTION, encode_batch=1, decode_batch=1)
+    apart = answers.answer_suite(vlm, suite, RESOLUTION, reuse=False)
+    assert together.answers == alone.answers == apart.answers
+
+
+def test_an_image_is_encoded_and_its_prefix_prefilled_once(vlm, monkeypatch):
+    suite = load_suite("scene_text", 6)
+    encoded, prefilled = [], []
+    encode, prefill = vlm.encode, vlm.prefill
+    monkeypatch.setattr(vlm, "encode", lambda pixels: encoded.append(len(pixels)) or encode(pixels))
+    monkeypatch.setattr(vlm, "prefill", lambda prompt: prefilled.append(len(prompt)) or prefill(prompt))
+    score = answers.answer_suite(vlm, suite, RESOLUTION)
+    assert sum(encoded) == sum(prefilled) == 6
+    assert len(score.answers) > 18
 
 
 def test_a_score_holds_every_question_with_its_image(vlm):
     suite = load_suite("shapes", 5)
     score = answers.answer_suite(vlm, suite, RESOLUTION)
-    assert [a.question_id for a in score.answers] == [a.question_id for a in load(suite)]
-    assert {a.image for a in score.answers} == {"0", "1", "2", "3", "4"}
-    assert (score.suite, score.metric) == ("shapes", "gqa_exact_match")
+    assert [a.question_id for a in score.answers] == [a.question_id for a in load(suite).asked]
+    assert {a.image for a in score.answers} == set(load(suite).images)
+    assert (score.suite, score.metric, len(load(suite).images)) == ("shapes", "gqa@lmms-eval", 5)

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from conftest import MACHINE, PROTOCOL, failed_visit, make_component, make_visit
-from harness.comparison import compare, differences
+from conftest import MACHINE, PROTOCOL, failed_visit, make_component, make_exam, make_visit
+from harness.comparison import compare, compare_scores, differences
 from harness.schema import HarnessError
 
 
@@ -81,3 +81,37 @@ def test_a_failed_side_is_no_comparison():
 
 def test_equal_machines_differ_in_nothing():
     assert differences(MACHINE, MACHINE) == []
+
+
+def exam(scores, **changes):
+    base = make_exam()
+    answers = tuple(
+        base.score.answers[0].model_copy(update={"question_id": str(k), "image": str(k // 2), "score": score})
+        for k, score in enumerate(scores)
+    )
+    return base.model_copy(update={"score": base.score.model_copy(update={"answers": answers, **changes})})
+
+
+def test_two_scores_are_compared_question_by_question_and_clustered_by_image():
+    found = compare_scores(exam([1, 0, 1, 0, 1, 1]), exam([1, 0, 0, 0, 1, 0]))
+    assert found.value == pytest.approx(-2 / 6)
+    # Differences by image: 0, -1, -1; their sums less the mean's share: 2/3, -1/3, -1/3.
+    assert found.stderr == pytest.approx((4 / 9 + 1 / 9 + 1 / 9) ** 0.5 / 6)
+    assert (found.questions, found.clusters) == (6, 3)
+    assert compare_scores(exam([1, 0] * 40), exam([1, 0] * 40)).verdict(0.01) == "PASS"
+    assert compare_scores(exam([1] * 80), exam([0.5] * 80)).verdict(0.01) == "FAIL"
+    assert compare_scores(exam([1, 0, 1, 0, 1, 1]), exam([1, 0, 0, 1, 1, 0])).verdict(0.01) == "INCONCLUSIVE"
+
+
+@pytest.mark.parametrize(
+    ("candidate", "said"),
+    [
+        (exam([1, 1], metric="anls@lmms-eval"), "metric: anls, anls@lmms-eval"),
+        (exam([1, 1], data="other"), "data: "),
+        (exam([1, 1, 1]), "1 questions are not on both sides, e.g. 2"),
+        (make_exam(status="error", reason="hung", score=None), "candidate has no score: error: hung"),
+    ],
+)
+def test_scores_of_other_questions_or_protocols_are_not_compared(candidate, said):
+    with pytest.raises(HarnessError, match=said):
+        compare_scores(exam([1, 1]), candidate)

@@ -5,17 +5,17 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from harness.points import load_suite
-from harness.schema import HarnessError, Suite
 from harness.suites import embedded
+from harness.suites.questions import load
 from harness.suites.scenes import SOURCE, generator
+from harness.suites.tasks import load_suite
 
 SUITES = tuple(embedded.DRAW)
 
 
 @pytest.mark.parametrize("name", SUITES)
 def test_a_suite_has_200_questions_and_several_an_image(name):
-    asked = embedded.load(load_suite(name, None))
+    asked = load(load_suite(name)).asked
     assert len(asked) >= 200
     assert len({a.question_id for a in asked}) == len(asked)
     per_image = Counter(a.image for a in asked)
@@ -68,13 +68,6 @@ def test_items_lie_on_the_canvas_and_questions_are_lower_case(name):
 def test_every_question_and_answer_is_made_of_known_words_or_numbers():
     known = set(embedded.words())
     for name in SUITES:
-        for asked in embedded.load(load_suite(name, 40)):
+        for asked in load(load_suite(name, 40)).asked:
             words = [*asked.question.rstrip("?").split(), *asked.answers]
             assert all(word in known or word.isdigit() for word in words), words
-
-
-def test_an_unknown_suite_is_named():
-    with pytest.raises(HarnessError, match="unknown suite 'doc_reed'; did you mean doc_read"):
-        load_suite("doc_reed", None)
-    with pytest.raises(HarnessError, match="unknown suite 'x'"):
-        embedded.load(Suite(name="x", title="", metric="anls", images=1))

@@ -7,14 +7,18 @@ import pytest
 from harness.stats import (
     accuracy,
     blocks_interval,
+    clustered,
     combined,
     effective_n,
     half_width,
     lag1,
     median_interval,
+    paired_difference,
     paired_ratio,
     percentile,
+    ratio_interval,
     spread,
+    wilson,
 )
 
 
@@ -133,3 +137,53 @@ def test_spread_and_half_width_are_shares_of_the_median():
     assert spread([1.0, 2.0, 3.0, 4.0, 5.0]) == pytest.approx(2 / 3)
     assert half_width([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) == pytest.approx(2.5 / 3.5)
     assert half_width([1.0] * 5) == math.inf
+
+
+def test_wilsons_interval_is_that_of_the_textbook():
+    low, high = wilson(0.8, 20, 1.959964)  # 16 of 20
+    assert (low, high) == pytest.approx((0.5840, 0.9193), abs=1e-4)
+    assert wilson(0.0, 10, 1.959964)[0] == 0.0
+    assert wilson(0.0, 10, 1.959964)[1] == pytest.approx(0.2775, abs=1e-4)
+
+
+def test_right_and_wrong_answers_get_wilsons_interval_which_never_has_width_0():
+    found = accuracy([1.0] * 12, [str(k) for k in range(12)])
+    assert (found.mean, found.stderr) == (1.0, 0.0)
+    assert 0.6 < found.low < 0.8
+    assert found.high == 1.0
+    graded = accuracy([0.5] * 12, [str(k) for k in range(12)])
+    assert (graded.low, graded.high) == (0.5, 0.5)
+
+
+def test_the_design_effect_tells_what_clusters_cost():
+    alike = accuracy([1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0], ["a", "a", "b", "b", "c", "c", "d", "d"])
+    assert alike.design_effect == pytest.approx(7 / 4)  # pairs that always agree: nearly 2 (n less one in the naive)
+    apart = accuracy([1.0, 0.0, 1.0, 0.0], ["a", "a", "b", "b"])
+    assert apart.design_effect == 0.0
+
+
+def test_a_cluster_bootstrap_of_a_mean_agrees_with_its_standard_error():
+    rng = np.random.default_rng(1)
+    hits = rng.binomial(4, 0.6, size=200)
+    counts = np.stack([hits, np.full(200, 4)], 1).astype(float)
+    found = ratio_interval(counts, lambda sums: sums[..., 0] / sums[..., 1])
+    mean, error, _ = clustered(
+        [float(k < hit) for hit in hits for k in range(4)], [str(c) for c in range(200) for _ in range(4)]
+    )
+    assert found.value == pytest.approx(mean)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.1)
+    assert ratio_interval(counts, lambda sums: sums[..., 0] / sums[..., 1]) == found  # seeded
+
+
+def test_a_paired_difference_sees_what_two_intervals_do_not():
+    rng = np.random.default_rng(2)
+    base = rng.binomial(1, 0.5, size=400).astype(float)
+    better = np.where(rng.random(400) < 0.05, 1.0, base)
+    images = [str(k // 2) for k in range(400)]
+    one, other = accuracy(list(base), images), accuracy(list(better), images)
+    assert one.high > other.low
+    found = paired_difference(list(base), list(better), images)
+    assert found.low > 0
+    assert found.value == pytest.approx(other.mean - one.mean)
+    with pytest.raises(ValueError, match="cannot be paired"):
+        paired_difference([1.0], [], [])

@@ -38,8 +38,9 @@ def normalise(pixels: Tensor, encoder: Encoder) -> Tensor:
     return (pixels.permute(0, 3, 1, 2).float().div_(255.0) - mean) / std
 
 
-def pixel_tensor(encoded: bytes, encoder: Encoder, resolution: int) -> Tensor:
-    """Image bytes -> (1, 3, R, R): decode, pad to a square with the mean colour, resize, normalise."""
+def pixel_tensor(image: bytes | Image.Image, encoder: Encoder, resolution: int) -> Tensor:
+    """An image, stored or decoded -> (1, 3, R, R): decode, pad to a square with the mean colour, resize, normalise."""
     red, green, blue = (round(255 * channel) for channel in encoder.mean)
-    array = square(decode_image(encoded), resolution, (red, green, blue))
+    picture = decode_image(image) if isinstance(image, bytes) else image.convert("RGB")
+    array = square(picture, resolution, (red, green, blue))
     return normalise(torch.from_numpy(array.copy())[None], encoder)

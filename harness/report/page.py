@@ -8,7 +8,7 @@ import jinja2
 import pandas as pd
 
 from harness.report.figures import Figure, provenance
-from harness.report.tables import deviation, milliseconds, readable
+from harness.report.tables import deviation, milliseconds, readable, readable_scores
 from harness.schema import Manifest
 
 
@@ -35,13 +35,16 @@ def checks(table: pd.DataFrame) -> list[str]:
     return said
 
 
-def write_page(manifest: Manifest, table: pd.DataFrame, figures: list[Figure], folder: Path) -> None:
+def write_page(
+    manifest: Manifest, table: pd.DataFrame, scores: pd.DataFrame, figures: list[Figure], folder: Path
+) -> None:
     """Write `index.html` beside the pictures that it shows."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
     timed = table.dropna(subset=["ttft_user"]) if "ttft_user" in table.columns else table.iloc[:0]
     shown = readable(table) if not table.empty else table
+    detail = readable_scores(scores)
     notes = sorted({note for note in table.get("no_accuracy", []) if note})
     page = environment.get_template("page.html").render(
         title=manifest.title,
@@ -56,6 +59,8 @@ def write_page(manifest: Manifest, table: pd.DataFrame, figures: list[Figure], f
         checks=checks(timed),
         columns=list(shown.columns),
         rows=shown.to_numpy().tolist(),
+        score_columns=list(detail.columns),
+        score_rows=detail.to_numpy().tolist(),
         on_frontier=table["on_frontier"].tolist() if not table.empty else [],
         failures=table[table["status"] != "ok"].to_dict("records") if not table.empty else [],
     )

@@ -107,7 +107,37 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join([line(head), line(["---"] * len(head)), *body]) + "\n"
 
 
-def write_tables(table: pd.DataFrame, folder: Path) -> None:
-    """`table.csv` (all columns, SI units) and `table.md`."""
+def readable_scores(scores: pd.DataFrame) -> pd.DataFrame:
+    """Scores as text: what they are, what they rest on, and whose definition they follow."""
+    rows = []
+    for _, row in scores.iterrows():
+        failed = row["status"] != "ok"
+        known = not failed and not pd.isna(row["value"])
+        error = not failed and not pd.isna(row["stderr"])
+        rows.append(
+            {
+                "point": row["point"],
+                "suite": row["suite"],
+                "part": "–" if failed else row["part"],
+                "figure": f"{row['status']}: {row['reason']}" if failed else row["what"].replace("_", " "),
+                "value": f"{row['value']:.3f}" if known else "–",
+                "95% interval": f"{row['low']:.3f}–{row['high']:.3f}" if known and not pd.isna(row["low"]) else "–",
+                "questions": "–" if failed else f"{row['questions']:.0f}",
+                "images": "–" if failed else f"{row['images']:.0f}",
+                "unparsed": "–" if failed else f"{row['unparsed']:.0f}",
+                "error (by image)": f"{row['stderr']:.4f}" if error else "–",
+                "error (naive)": f"{row['stderr_naive']:.4f}" if error else "–",
+                "design effect": "–" if failed or pd.isna(row["design_effect"]) else f"{row['design_effect']:.2f}",
+                "protocol": "–" if failed else row["metric"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def write_tables(table: pd.DataFrame, scores: pd.DataFrame, folder: Path) -> None:
+    """`table.csv` (all columns, SI units) and `table.md`; `scores.csv` and `scores.md` where there are scores."""
     table.to_csv(folder / "table.csv", index=False)
     (folder / "table.md").write_text(markdown(readable(table)))
+    if not scores.empty:
+        scores.to_csv(folder / "scores.csv", index=False)
+        (folder / "scores.md").write_text(markdown(readable_scores(scores)))

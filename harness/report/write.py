@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness import store
 from harness.composition import Result, load_results
-from harness.frame import frame_of
+from harness.frame import frame_of, scores_of
 from harness.report.figures import draw_figures
 from harness.report.page import write_page
 from harness.report.tables import write_tables
@@ -29,9 +29,10 @@ def write_report(results: Path, sweep: str, reports: Path) -> tuple[Path, list[R
     table = frame_of(points)
     for old in (*folder.glob("*.png"), *folder.glob("*.svg")):
         old.unlink()  # a picture of an earlier run must not stand beside this one's numbers
-    write_tables(table, folder)
+    scores = scores_of(points)
+    write_tables(table, scores, folder)
     figures = draw_figures(table, folder)
-    write_page(manifest, table, figures, folder)
+    write_page(manifest, table, scores, figures, folder)
     return folder, points
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -24,19 +23,8 @@ DRAW: dict[str, Draw] = {"doc_read": doc_read.draw, "scene_text": scene_text.dra
 
 Row = dict[str, Any]
 
-
-@dataclass(frozen=True)
-class Asked:
-    """A row, reduced to what an answerer and a metric need."""
-
-    question_id: str
-    question: str
-    answers: tuple[str, ...]
-    image: str
-    """Id of the image."""
-    encoded: bytes
-    """The image, as PNG."""
-    kind: str
+IMAGES = 80
+"""Images of a suite whose task does not say how many."""
 
 
 def rows(suite: str, images: int, split: str = "test") -> Iterator[Row]:
@@ -91,31 +79,6 @@ _ROW: dict[str, Callable[[int, int, Question, Row, Any], Row]] = {
     "scene_text": _textvqa_row,
     "shapes": _gqa_row,
 }
-
-
-@cache
-def load(suite: Suite) -> tuple[Asked, ...]:
-    """Every question of a suite's test split."""
-    if suite.name not in DRAW:
-        raise HarnessError(f"unknown suite {suite.name!r}; there are: {', '.join(DRAW)}")
-    return tuple(asked(row) for row in rows(suite.name, suite.images))
-
-
-def asked(row: Row) -> Asked:
-    """A row of any of the three schemas."""
-    if "docId" in row:
-        ids, answers, kind = (row["questionId"], str(row["docId"])), tuple(row["answers"]), row["question_types"][0]
-    elif "imageId" in row:
-        ids, answers, kind = (row["id"], row["imageId"]), (row["answer"],), row["groups"]["global"]
-    else:
-        ids, answers, kind = (row["question_id"], row["image_id"]), tuple(row["answers"]), row["image_classes"][0]
-    return Asked(ids[0], row["question"], answers, ids[1], row["image"]["bytes"], kind)
-
-
-def data_fingerprint(suite: Suite) -> str:
-    """Hash of everything that the suite asks, images included."""
-    content = [(a.question_id, a.question, a.answers, hashlib.sha256(a.encoded).hexdigest()) for a in load(suite)]
-    return fingerprint(content)
 
 
 def png(scene: Scene) -> bytes:

@@ -1,76 +1,11 @@
-"""Metrics with their official definitions. One registered function `(response, answers) -> score in 0..1` each."""
+"""VQA accuracy (Antol et al. 2015; Goyal et al. 2017): TextVQA and VQAv2, ten references a question."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from rapidfuzz.distance import Levenshtein
-
-Metric = Callable[[str, Sequence[str]], float]
-METRICS: dict[str, Metric] = {}
-
-
-def metric(function: Metric) -> Metric:
-    """Make a function available under its own name."""
-    METRICS[function.__name__] = function
-    return function
-
-
-@metric
-def anls(response: str, answers: Sequence[str]) -> float:
-    """Average normalised Levenshtein similarity of DocVQA (Biten et al. 2019), as the official RRC evaluation has it.
-
-    The distance is over lower-cased text with folded white space, the length is that of the raw strings in upper
-    case, and a similarity below 0.5 counts 0 (exactly 0.5 is kept).
-    """
-    if not answers:
-        raise ValueError("anls: a question without reference answers")
-    said = _folded(response)
-    best = 0.0
-    for answer in answers:
-        length = max(len(answer.upper()), len(response.upper()))
-        distance = Levenshtein.distance(_folded(answer), said)
-        best = max(best, 1.0 - (distance / length if length else 0.0))
-    return best if best >= 0.5 else 0.0
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.strip().lower().split())
-
-
-@metric
-def vqa_accuracy(response: str, answers: Sequence[str]) -> float:
-    """VQA accuracy of TextVQA: EvalAI's answer processor on both sides, leave-one-out over the references.
-
-    Source: mmf's `TextVQAAccuracyEvaluator` (also LLaVA's `m4c_evaluator.py`): for each reference, min(1, matches
-    among the others / 3); the mean over all references.
-    """
-    if not answers:
-        raise ValueError("vqa_accuracy: a question without reference answers")
-    said = evalai(response)
-    references = [evalai(answer) for answer in answers]
-    matches = references.count(said)
-    total = 0.0
-    for reference in references:
-        others = matches - (reference == said)
-        total += min(1.0, others / 3.0)
-    return total / len(references)
-
-
-@metric
-def gqa_exact_match(response: str, answers: Sequence[str]) -> float:
-    """GQA as lmms-eval scores it: equality with the one reference, case and punctuation ignored."""
-    if len(answers) != 1:
-        raise ValueError(f"gqa_exact_match: {len(answers)} reference answers, GQA has one")
-    return float(_bare(response.strip()) == _bare(answers[0]))
-
-
-def _bare(text: str) -> str:
-    return text.lower().translate(_NO_PUNCTUATION)
-
-
-_NO_PUNCTUATION = str.maketrans("", "", r"""!"#$%&'()*+,-./:;<=>?@[\]^_`{|}~""")
+from harness.metrics import Judged, metric
 
 _NUMBERS = {
     "none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5",
@@ -112,16 +47,62 @@ _CONTRACTIONS = {
 }  # fmt: skip
 
 
+@metric("vqa_accuracy", "facebookresearch/mmf TextVQAAccuracyEvaluator, LLaVA m4c_evaluator.py")
+def vqa_accuracy(response: str, answers: Sequence[str]) -> Judged:
+    """EvalAI's processor on both sides; for each reference min(1, matches among the others / 3), and their mean.
+
+    So three agreeing references of ten give 0.9, and a single reference always 0.
+    """
+    said = evalai(response)
+    return Judged(_leave_one_out(said, [evalai(answer) for answer in answers]), said)
+
+
+@metric("vqa_accuracy@molmo", "allenai/molmo olmo/eval/vqa.py")
+def vqa_accuracy_of_all(response: str, answers: Sequence[str]) -> Judged:
+    """min(1, matches / 3) over all references, without leaving one out."""
+    said = evalai(response)
+    return Judged(min(1.0, [evalai(answer) for answer in answers].count(said) / 3), said)
+
+
+@metric("vqav2", "GT-Vision-Lab/VQA PythonEvaluationTools/vqaEvaluation/vqaEval.py")
+def vqav2(response: str, answers: Sequence[str]) -> Judged:
+    """Response and references are normalised only where the references differ: "Yes" against ten "yes" scores 0."""
+    said, known = _one_line(response), [_one_line(answer) for answer in answers]
+    if len(set(known)) > 1:
+        said, known = normalise(said), [normalise(answer) for answer in known]
+    return Judged(_leave_one_out(said, known), said)
+
+
+@metric("vqav2@lmms-eval", "lmms_eval/tasks/vqav2, LLaVA scripts/convert_vqav2_for_submission.py")
+def vqav2_processed(response: str, answers: Sequence[str]) -> Judged:
+    """The official rule on a response that went through EvalAI's processor, as submissions do."""
+    return vqav2(evalai(response), answers)
+
+
+def _leave_one_out(said: str, references: Sequence[str]) -> float:
+    matches = references.count(said)
+    return sum(min(1.0, (matches - (reference == said)) / 3) for reference in references) / len(references)
+
+
 def evalai(text: str) -> str:
     """EvalAI's answer processor (mmf `EvalAIAnswerProcessor`), its quirks included."""
-    text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
-    text = text.replace("\n", " ").replace("\t", " ").strip()
+    return normalise(_one_line(text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()))
+
+
+def normalise(text: str) -> str:
+    """The official evaluation's `processPunctuation` and `processDigitArticle`."""
+    words = [_NUMBERS.get(word, word) for word in without_punctuation(text).lower().split()]
+    return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
+
+
+def without_punctuation(text: str) -> str:
+    """Marks become spaces; where one touches a space, or a comma stands between digits, they are deleted."""
     out = text
     for mark in _MARKS:
-        if mark + " " in text or " " + mark in text or _COMMA.search(text):
-            out = out.replace(mark, "")
-        else:
-            out = out.replace(mark, " ")
-    out = _PERIOD.sub("", out, count=_PERIODS_REPLACED)
-    words = [_NUMBERS.get(word, word) for word in out.lower().split()]
-    return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
+        touching = mark + " " in text or " " + mark in text or _COMMA.search(text)
+        out = out.replace(mark, "" if touching else " ")
+    return _PERIOD.sub("", out, count=_PERIODS_REPLACED)
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\n", " ").replace("\t", " ").strip()

@@ -1,0 +1,159 @@
+"""lm-eval, both ways: our suites for its models (`SuiteTask`), our models and our engine for its tasks (`HarnessLM`).
+
+    lm_eval --model hf-multimodal --include_path sweeps/suite --tasks docvqa ...
+    lm_eval --include_path sweeps/suite --model vlm-harness --model_args checkpoint=FOLDER,resolution=512 --tasks chartqa
+
+The second needs `harness.lm_evaluation` imported first, as `python -m harness.lm_evaluation` (the same command line)
+does: lm-eval loads no plugins. Needs the extra `lm-eval`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from harness.answers import Ask, Engine, ask_key, judged
+from harness.journal import Journal
+from harness.machine import resolve_device
+from harness.metrics import METRICS
+from harness.models.vlm import hash_checkpoint, load_vlm
+from harness.schema import HarnessError
+from harness.suites.questions import load
+from harness.suites.tasks import suite_of
+
+try:
+    from lm_eval.api.instance import Instance
+    from lm_eval.api.model import LM
+    from lm_eval.api.registry import register_model
+    from lm_eval.api.task import ConfigurableTask
+except ImportError as error:
+    raise HarnessError('lm-eval is not installed: pip install "vlm-harness[lm-eval]"') from error
+
+MARK = "<image>"
+
+
+class SuiteTask(ConfigurableTask):  # type: ignore[misc]
+    """A YAML of `sweeps/suite/` as an lm-eval task: same rows, same prompts, same metric with its protocol's name."""
+
+    def __init__(self, config: dict[str, Any]):
+        import datasets
+
+        suite = suite_of({key: value for key, value in config.items() if key != "class"}, Path(f"{config['task']}.yaml"))
+        questions = load(suite)
+        asked = {question.question_id: question for question in questions.asked}
+        rows = [
+            {"question_id": q.question_id, "prompt": q.prompt, "answers": list(q.answers), "image": q.image, "kind": q.kind}
+            for q in questions.asked
+        ]
+
+        def score(row: dict[str, Any], results: Sequence[str]) -> dict[str, float]:
+            return {suite.metric: judged(suite, asked[row["question_id"]], results[0]).score}
+
+        def picture(row: dict[str, Any]) -> list[Image.Image]:
+            return [Image.open(io.BytesIO(questions.images[row["image"]])).convert("RGB")]
+
+        super().__init__(
+            config={
+                "task": suite.name,
+                "custom_dataset": lambda **_: {"test": datasets.Dataset.from_list(rows)},
+                "test_split": "test",
+                "output_type": "generate_until",
+                "doc_to_text": lambda row: MARK + row["prompt"],
+                "doc_to_target": lambda row: row["answers"][0],
+                "doc_to_image": picture,
+                "process_results": score,
+                "generation_kwargs": config["generation_kwargs"],
+                "metric_list": [{"metric": suite.metric, "aggregation": "mean", "higher_is_better": True}],
+                "metadata": {"version": suite.version, "source": METRICS[suite.metric].source},
+            }
+        )
+
+
+@register_model("vlm-harness")
+class HarnessLM(LM):  # type: ignore[misc]
+    """A VLM of this project as an lm-eval model: an image is encoded and prefilled once for all its requests."""
+
+    MULTIMODAL = True
+
+    def __init__(
+        self,
+        checkpoint: str,
+        resolution: int = 256,
+        device: str | None = "auto",
+        dtype: str = "float32",
+        attention: str = "sdpa",
+        journal: str = "",
+        **_: Any,
+    ):
+        """`checkpoint`: a folder that `Vlm.save` wrote; `journal`: a file that keeps answers as they come."""
+        super().__init__()
+        folder = Path(checkpoint)
+        self.weights = hash_checkpoint(folder)
+        self.vlm = load_vlm(folder, attention).to(resolve_device(device or "auto"), getattr(torch, dtype))
+        self.resolution = int(resolution)
+        self.vlm.encoder.prepare(self.resolution)
+        self.journal = Path(journal) if journal else None
+
+    @torch.inference_mode()
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Greedy answers, in the order of the requests."""
+        asks, images = [], {}
+        for request in requests:
+            text, arguments, *rest = request.args
+            key, picture = self._picture(rest[0] if rest else {})
+            images[key] = picture
+            if arguments.get("do_sample") or arguments.get("temperature"):
+                raise HarnessError("sampling is not supported: answers are greedy, so that they can be repeated")
+            until = arguments.get("until") or ()
+            until = (until,) if isinstance(until, str) else tuple(until)
+            asks.append(Ask(key, text.replace(MARK, ""), int(arguments.get("max_gen_toks", 256)), until))
+        keys = [ask_key(self.vlm, self.resolution, self.weights, ask) for ask in asks]
+        with Journal(self.journal) as book:
+            todo = {key: ask for key, ask in zip(keys, asks, strict=True) if key not in book.known}
+            for answers, faults in Engine(self.vlm, self.resolution, images).run(todo):
+                book.add(answers)
+                if faults:
+                    raise HarnessError(next(iter(faults.values())))
+            return [book.known[key] for key in keys]
+
+    @torch.inference_mode()
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Log-likelihood of each continuation after its prompt and image, and whether it is the greedy one."""
+        asks, images, said = {}, {}, {}
+        for number, request in enumerate(requests):
+            text, continuation, *rest = request.args
+            key, picture = self._picture(rest[0] if rest else {})
+            images[key] = picture
+            asks[str(number)] = Ask(key, text.replace(MARK, ""), 0)
+            ids = self.vlm.text().encode(continuation, add_special_tokens=False)
+            if not ids:
+                raise HarnessError(f"request {number}: the continuation {continuation!r} has no tokens")
+            said[str(number)] = ids
+        found = Engine(self.vlm, self.resolution, images).scores(asks, said)
+        return [found[str(number)] for number in range(len(requests))]
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """Not for a VLM: there is no image in a rolling text."""
+        raise NotImplementedError("rolling log-likelihood has no image; use a text model")
+
+    def _picture(self, media: dict[str, Any]) -> tuple[str, Image.Image]:
+        """A request's image and its key: the hash of its pixels."""
+        visuals = media.get("visual") or []
+        if len(visuals) != 1:
+            raise HarnessError(f"a request has {len(visuals)} images; this VLM takes exactly one")
+        picture = visuals[0].convert("RGB")
+        digest = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()
+        return digest[:16], picture
+
+
+if __name__ == "__main__":
+    from lm_eval.__main__ import cli_evaluate
+
+    sys.exit(cli_evaluate())

@@ -1,0 +1,65 @@
+"""What an answer is worth: one file for each benchmark's definition, quirks included.
+
+A metric takes the raw response and the references of one question, and sometimes facts about it, and returns what it
+read and the score in 0..1. `METRICS` has them by name: `anls`, or `anls@pix2struct` for the protocol of a peer that
+scores the same benchmark differently. The plain name is the benchmark's own definition, where it has one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+class Judged(NamedTuple):
+    """One answer's score, and what was read from the response."""
+
+    score: float
+    parsed: str | None
+    """None: the definition found nothing that it could compare. Such an answer is wrong, counted and never guessed."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A definition with its name and its source."""
+
+    name: str
+    function: Callable[..., Judged]
+    source: str
+    """Paper, or official script."""
+
+    @property
+    def benchmark(self) -> str:
+        """The name without its protocol."""
+        return self.name.partition("@")[0]
+
+    @property
+    def protocol(self) -> str:
+        """Whose definition it is."""
+        return self.name.partition("@")[2] or "official"
+
+    def __call__(self, response: str, answers: Sequence[str], **about: Any) -> Judged:
+        """Judge a raw response against the references of its question."""
+        if not answers:
+            raise ValueError(f"{self.name}: a question without reference answers")
+        return self.function(response, answers, **about)
+
+
+METRICS: dict[str, Metric] = {}
+
+
+def metric(name: str, source: str) -> Callable[[Callable[..., Judged]], Metric]:
+    """Make a function available as `METRICS[name]`."""
+
+    def register(function: Callable[..., Judged]) -> Metric:
+        METRICS[name] = Metric(name, function, source)
+        return METRICS[name]
+
+    return register
+
+
+for module in pkgutil.iter_modules(__path__):  # a metric is one file: nothing else has to name it
+    importlib.import_module(f"{__name__}.{module.name}")

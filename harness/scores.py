@@ -1,0 +1,103 @@
+"""What a score is made of: the whole, each kind of question, and what is no mean of scores (POPE's F1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.metrics import METRICS
+from harness.schema import Answer, Score
+from harness.stats import accuracy, ratio_interval
+
+WHOLE = "all"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number of a suite, with what it rests on. Errors and intervals that do not exist are NaN."""
+
+    part: str
+    """`all`, or a kind of question."""
+    what: str
+    """`score`, or `precision`, `recall`, `f1`, `yes_ratio`."""
+    value: float
+    low: float
+    high: float
+    """95% interval: Wilson's or Student's t for a score, a cluster bootstrap for a ratio."""
+    questions: int
+    images: int
+    unparsed: int
+    """Answers that the metric could read nothing from; they count as wrong."""
+    stderr: float = float("nan")
+    """Clustered by image."""
+    stderr_naive: float = float("nan")
+    design_effect: float = float("nan")
+
+
+def figures(score: Score) -> list[Figure]:
+    """Every figure of a score: first the whole, then each kind where there are several."""
+    kinds = sorted({answer.kind for answer in score.answers if answer.kind})
+    parts = [(WHOLE, list(score.answers))]
+    if len(kinds) > 1:
+        parts += [(kind, [answer for answer in score.answers if answer.kind == kind]) for kind in kinds]
+    found = []
+    for name, answers in parts:
+        found.append(_mean(name, answers))
+        if METRICS[score.metric].benchmark == "pope":
+            found += _binary(name, answers)
+    return found
+
+
+def _mean(part: str, answers: Sequence[Answer]) -> Figure:
+    mean = accuracy([answer.score for answer in answers], [answer.image for answer in answers])
+    return Figure(
+        part,
+        "score",
+        mean.mean,
+        mean.low,
+        mean.high,
+        mean.questions,
+        mean.clusters,
+        sum(answer.parsed is None for answer in answers),
+        mean.stderr,
+        mean.stderr_naive,
+        mean.design_effect,
+    )
+
+
+def _binary(part: str, answers: Sequence[Answer]) -> list[Figure]:
+    """Precision, recall, F1 and the share of answers that are yes. (lmms-eval's yes-ratio is that of the references.)"""
+    images = sorted({answer.image for answer in answers})
+    row = {image: number for number, image in enumerate(images)}
+    counts = np.zeros((len(images), 4))  # true and false positives, false negatives, answers
+    for answer in answers:
+        right = answer.score == 1.0
+        if answer.parsed == "yes":
+            counts[row[answer.image], 0 if right else 1] += 1
+        elif answer.parsed == "no" and not right:
+            counts[row[answer.image], 2] += 1
+        counts[row[answer.image], 3] += 1
+
+    def share(top: Callable[..., np.ndarray], bottom: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+        def ratio(sums: np.ndarray) -> np.ndarray:
+            true, false, missed, every = np.moveaxis(np.asarray(sums, float), -1, 0)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                return np.asarray(top(true, false, missed, every) / bottom(true, false, missed, every))
+
+        return ratio
+
+    ratios = {
+        "precision": share(lambda t, f, m, n: t, lambda t, f, m, n: t + f),
+        "recall": share(lambda t, f, m, n: t, lambda t, f, m, n: t + m),
+        "f1": share(lambda t, f, m, n: 2 * t, lambda t, f, m, n: 2 * t + f + m),
+        "yes_ratio": share(lambda t, f, m, n: t + f, lambda t, f, m, n: n),
+    }
+    unparsed = sum(answer.parsed is None for answer in answers)
+    made = []
+    for name, statistic in ratios.items():
+        interval = ratio_interval(counts, statistic)
+        low, high = interval.low, interval.high
+        made.append(Figure(part, name, interval.value, low, high, len(answers), len(images), unparsed))
+    return made

@@ -1,0 +1,202 @@
+"""Rows of a suite -> questions: what to ask about which image, and what is right. Bad rows are named, not skipped."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from jinja2 import TemplateError, UndefinedError
+from jinja2.sandbox import SandboxedEnvironment
+from jinja2 import StrictUndefined
+from PIL import Image, UnidentifiedImageError
+
+from harness.schema import HarnessError, Suite, fingerprint
+from harness.suites import embedded, hub
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+DRAWN = "drawn"
+"""Path of the suites that are drawn when they are asked for."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A row, reduced to what an answerer and a metric need."""
+
+    question_id: str
+    prompt: str
+    answers: tuple[str, ...]
+    image: str
+    """The first 16 hex digits of the SHA-256 of its stored bytes: equal images are one, whatever they are called."""
+    kind: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What the metric needs beside the answers, e.g. `choices`."""
+
+
+@dataclass(frozen=True)
+class Questions:
+    """All questions of a suite, and its images as they are stored."""
+
+    asked: tuple[Question, ...]
+    images: Mapping[str, bytes]
+    revision: str
+    """Of the data: the hub's commit, or empty."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that is asked, images included."""
+        return fingerprint([(q.question_id, q.prompt, q.answers, q.image, sorted(q.facts)) for q in self.asked])
+
+
+@cache
+def load(suite: Suite) -> Questions:
+    """Every question of a suite, of its first images if it says how many.
+
+    Raises `HarnessError` naming dataset, row and column for a column that is missing, a reference list that is empty,
+    an image that is none, and an id that appears twice.
+    """
+    return read(suite)
+
+
+def read(suite: Suite) -> Questions:
+    """`load` without keeping what it read."""
+    source = suite.source
+    if source.path == DRAWN:
+        rows: Iterable[Mapping[str, Any]] = embedded.rows(suite.name, suite.images or embedded.IMAGES)
+        revision, pictures = "", None
+    else:
+        rows, revision = hub.rows(source)
+        pictures = hub.pictures(source) if source.images else None
+    where = f"{source.path}{f' ({source.name})' if source.name else ''}, split {source.split}"
+    asked: list[Question] = []
+    images: dict[str, bytes] = {}
+    seen: dict[str, int] = {}
+    parts = _Parts(suite)
+    for number, row in enumerate(rows):
+        place = f"{where}, row {number}"
+        found = parts.of({**row, "row": number}, place)
+        if found is None:
+            continue
+        if (first := seen.setdefault(found["id"], number)) != number:
+            raise HarnessError(f"{place}: the id {found['id']!r} is that of row {first} already")
+        stored = _picture(found["image"], pictures, place)
+        key = hashlib.sha256(stored).hexdigest()[:16]
+        if key not in images:
+            if suite.images is not None and len(images) == suite.images:
+                continue
+            images[key] = _checked(stored, place)
+        asked.append(
+            Question(found["id"], found["prompt"], found["answers"], key, found["kind"], found["facts"])
+        )
+    if not asked:
+        raise HarnessError(f"{where}: no question is left to ask")
+    return Questions(tuple(asked), images, revision)
+
+
+class _Parts:
+    """A suite's expressions, compiled once."""
+
+    def __init__(self, suite: Suite):
+        environment = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+        environment.filters |= {"literal": ast.literal_eval, "options": options_of, "without_image_marks": unmarked}
+        environment.globals["letters"] = LETTERS
+        texts = {"image": "image", "kind": "''", **suite.fields}
+        self._environment = environment
+        try:
+            self._prompt = environment.from_string(suite.prompt)
+            self._fields = {key: self._compile(text) for key, text in texts.items()}
+            self._facts = {key: self._compile(text) for key, text in suite.facts.items()}
+        except TemplateError as error:
+            raise HarnessError(f"suite {suite.name}: {error}") from error
+
+    def _compile(self, text: str) -> Any:
+        return self._environment.compile_expression(text, undefined_to_none=False)
+
+    def of(self, row: Mapping[str, Any], place: str) -> dict[str, Any] | None:
+        """A row's parts; None if the suite does not ask it."""
+        what = "where"
+        try:
+            if "where" in self._fields and not self._value("where", row):
+                return None
+            found: dict[str, Any] = {}
+            for what in ("id", "image", "answers", "kind"):
+                found[what] = self._value(what, row)
+            what = "doc_to_text"
+            found["prompt"] = self._prompt.render(row)
+            for what, expression in self._facts.items():
+                found.setdefault("facts", {})[what] = _defined(expression(**row))
+        except UndefinedError as error:
+            there = ", ".join(str(name) for name in row if name != "row")
+            raise HarnessError(f"{place}: {what}: {error}; the columns are: {there}") from error
+        except (TemplateError, ValueError, TypeError, LookupError, SyntaxError) as error:
+            raise HarnessError(f"{place}: {what}: {type(error).__name__}: {error}") from error
+        answers = found["answers"]
+        if answers is None or answers == [] or answers == "":
+            raise HarnessError(
+                f"{place}: answers is empty: this split has no references to score against"
+            )
+        answers = [answers] if isinstance(answers, str | int | float) else list(answers)
+        if bad := [answer for answer in answers if not isinstance(answer, str | int | float)]:
+            raise HarnessError(f"{place}: answers: {bad[0]!r} is no text")
+        return found | {
+            "id": str(found["id"]),
+            "answers": tuple(map(str, answers)),
+            "kind": str(found["kind"] or ""),
+            "facts": found.get("facts", {}),
+        }
+
+    def _value(self, name: str, row: Mapping[str, Any]) -> Any:
+        return _defined(self._fields[name](**row))
+
+
+def _defined(value: Any) -> Any:
+    if isinstance(value, StrictUndefined):
+        str(value)  # raises, naming what is missing
+    return value
+
+
+def options_of(choices: Iterable[Any]) -> str:
+    """Options as benchmarks print them: `A. red`, one a line."""
+    return "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
+
+
+def unmarked(text: str) -> str:
+    """MMMU's text without `<image 1>`: the image stands before it."""
+    return re.sub(r"<image \d+> ?", "", text)
+
+
+def _picture(value: Any, pictures: Mapping[str, bytes] | None, place: str) -> bytes:
+    """The stored bytes of an image column, or of the picture that it names."""
+    if pictures is not None:
+        if str(value) not in pictures:
+            raise HarnessError(f"{place}: image: there is no picture {value!r}")
+        return pictures[str(value)]
+    if isinstance(value, list):
+        if len(value) != 1:
+            raise HarnessError(f"{place}: image: {len(value)} images; one image a question is supported")
+        value = value[0]
+    if isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes):
+        return value["bytes"]
+    if isinstance(value, bytes):
+        return value
+    raise HarnessError(f"{place}: image: holds no stored image, but {type(value).__name__}")
+
+
+def _checked(stored: bytes, place: str) -> bytes:
+    """The same bytes, if an image begins in them; whether it is whole is seen when it is decoded."""
+    try:
+        with Image.open(io.BytesIO(stored)):
+            return stored
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise HarnessError(f"{place}: image: {len(stored)} bytes that are no readable image") from error
+
+
+def kinds(questions: Iterable[Question]) -> Iterator[str]:
+    """Every kind of question, in the order of their first appearance."""
+    yield from dict.fromkeys(question.kind for question in questions if question.kind)

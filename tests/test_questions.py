@@ -1,0 +1,314 @@
+"""Every suite on tiny data in its own benchmark's schema, from rows to scores; and what is wrong with a row is named."""
+
+import io
+import json
+from pathlib import Path
+
+import datasets
+import pytest
+from datasets import Features, Value
+from PIL import Image
+
+from harness import answers
+from harness.config import options
+from harness.models.vlm import load_vlm
+from harness.schema import HarnessError
+from harness.scores import figures
+from harness.suites import questions
+from harness.suites.questions import DRAWN
+from harness.suites.tasks import expand, load_suite
+
+TEXT, NUMBER = Value("string"), Value("int64")
+TEXTS = datasets.List(TEXT)
+PICTURE = datasets.Image()
+RESOLUTION = 64
+
+
+def picture(shade: int) -> dict[str, object]:
+    out = io.BytesIO()
+    Image.new("RGB", (40, 30), (shade, 255 - shade, shade // 2)).save(out, "PNG")
+    return {"bytes": out.getvalue(), "path": None}
+
+
+BASIC = {"question": TEXT, "image": PICTURE}
+SCHEMAS = {
+    "textvqa": (
+        {**BASIC, "image_id": TEXT, "question_id": NUMBER, "answers": TEXTS, "ocr_tokens": TEXTS},
+        lambda k: {"image_id": f"i{k}", "question_id": k, "answers": ["stop"] * 10, "ocr_tokens": ["stop", "go"]},
+    ),
+    "docvqa": (
+        {**BASIC, "questionId": TEXT, "question_types": TEXTS, "docId": NUMBER, "answers": TEXTS},
+        lambda k: {"questionId": str(k), "question_types": ["form", "table"], "docId": k // 2, "answers": ["12", "12.0"]},
+    ),
+    "infovqa": (
+        {**BASIC, "questionId": TEXT, "answer_type": TEXTS, "answers": TEXTS},
+        lambda k: {"questionId": str(k), "answer_type": ["single span"], "answers": ["12%"]},
+    ),
+    "gqa": (
+        {"id": TEXT, "imageId": TEXT, "question": TEXT, "answer": TEXT},
+        lambda k: {"id": str(k), "imageId": f"n{k // 2}", "answer": "yes"},
+    ),
+    "chartqa": (
+        {**BASIC, "type": TEXT, "answer": TEXT},
+        lambda k: {"type": ("human_test", "augmented_test")[k % 2], "answer": "0.5"},
+    ),
+    "ocrbench": (
+        {**BASIC, "dataset": TEXT, "question_type": TEXT, "answer": TEXTS},
+        lambda k: {"dataset": ("IIIT5K", "HME100k")[k % 2], "question_type": "Regular Text", "answer": ["word"]},
+    ),
+    "ai2d": ({**BASIC, "options": TEXTS, "answer": TEXT}, lambda k: {"options": ["cat", "dog"], "answer": str(k % 2)}),
+    "scienceqa_img": (
+        {**BASIC, "choices": TEXTS, "answer": NUMBER, "hint": TEXT, "subject": TEXT},
+        lambda k: {"choices": ["cat", "dog"], "answer": k % 2, "hint": ("", "Look.")[k % 2], "subject": "biology"},
+    ),
+    "pope": (
+        {**BASIC, "question_id": TEXT, "answer": TEXT, "category": TEXT},
+        lambda k: {"question_id": str(k // 3), "answer": ("yes", "no")[k % 2],
+                   "category": ("random", "popular", "adversarial")[k % 3]},
+    ),  # fmt: skip
+    "seed_bench": (
+        {"question": TEXT, "image": datasets.List(PICTURE), "question_id": TEXT, "data_type": TEXT, "answer": TEXT,
+         "question_type_id": NUMBER} | {f"choice_{c}": TEXT for c in "abcd"},
+        lambda k: {"question_id": f"q{k}", "data_type": ("image", "image", "image", "video")[k % 4], "answer": "B",
+                   "question_type_id": k % 2} | {f"choice_{c}": f"the {c}" for c in "abcd"},
+    ),  # fmt: skip
+    "mmmu": (
+        {"id": TEXT, "question": TEXT, "options": TEXT, "answer": TEXT, "question_type": TEXT}
+        | {f"image_{n}": PICTURE for n in (1, 2)},
+        lambda k: {"id": f"validation_Art_{k}", "options": ("['red', 'blue']", "[]")[k % 2],
+                   "answer": ("A", "['3.5', 'three']")[k % 2], "question_type": ("multiple-choice", "open")[k % 2]},
+    ),  # fmt: skip
+    "vqav2": (
+        {**BASIC, "question_id": NUMBER, "answer_type": TEXT,
+         "answers": datasets.List({"answer": TEXT, "answer_confidence": TEXT, "answer_id": NUMBER})},
+        lambda k: {"question_id": k, "answer_type": "other",
+                   "answers": [{"answer": "red", "answer_confidence": "yes", "answer_id": n} for n in range(10)]},
+    ),  # fmt: skip
+}  # fmt: skip
+SCHEMAS["textvqa_ocr"] = SCHEMAS["textvqa"]
+PUBLISHED = sorted(SCHEMAS)
+
+
+def rows_of(name: str, count: int = 6) -> list[dict[str, object]]:
+    """Two questions an image."""
+    features, make = SCHEMAS[name]
+    rows = []
+    for k in range(count):
+        row = {"question": f"what is <image 1> number {k}?" if name == "mmmu" else f"what is number {k}?", **make(k)}
+        shown = picture(40 * (k // 2))
+        for column, feature in features.items():
+            if isinstance(feature, datasets.Image):
+                row[column] = None if column == "image_2" and k else shown
+            elif isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.Image):
+                row[column] = [shown]
+        rows.append(row)
+    return rows
+
+
+def write(folder: Path, name: str, rows: list[dict[str, object]], features=None) -> Path:
+    """A folder in the hub's layout, with the configurations that the suite names."""
+    source = load_suite(name).source
+    tables = {(source.name or "default", source.split): (rows, features or SCHEMAS[name][0])}
+    if source.images:
+        shown = [{"id": f"n{k}", "image": picture(40 * k)} for k in range(3)]
+        tables[source.images["name"], source.images["split"]] = (shown, {"id": TEXT, "image": PICTURE})
+    lines = ["---", "configs:"]
+    for (config, split), (content, schema) in tables.items():
+        path = folder / config / f"{split}-00000-of-00001.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        datasets.Dataset.from_list(content, features=Features(schema)).to_parquet(path)
+        lines += [f"- config_name: {config}", "  data_files:", f"  - split: {split}", f"    path: {config}/{split}-*"]
+    (folder / "README.md").write_text("\n".join([*lines, "---", ""]))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cache_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.fixture(scope="module")
+def vlm(vlm_folder):
+    return load_vlm(vlm_folder)
+
+
+def test_every_suite_with_data_of_its_own_is_tested_here():
+    known = {name for name in options("suite") if expand(name) == [name] and load_suite(name).source.path != DRAWN}
+    assert known == set(PUBLISHED)
+    assert expand("avg5") == ["gqa", "textvqa", "pope", "docvqa", "seed_bench"]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_suite_runs_from_rows_to_figures(name, vlm, tmp_path):
+    suite = load_suite(name, data=str(write(tmp_path / "data", name, rows_of(name))))
+    found = questions.load(suite)
+    expected = {"seed_bench": 5, "mmmu": 5}.get(name, 6)  # a video, and a question about two images, are left out
+    assert len(found.asked) == expected
+    assert len(found.images) == 3
+    assert len({asked.image for asked in found.asked}) == 3
+    assert all("<image" not in asked.prompt for asked in found.asked)
+    score = answers.answer_suite(vlm, suite, RESOLUTION)
+    assert [answer.question_id for answer in score.answers] == [asked.question_id for asked in found.asked]
+    whole = figures(score)[0]
+    assert (whole.part, whole.what, whole.questions, whole.images) == ("all", "score", expected, 3)
+    assert 0 <= whole.low <= whole.value <= whole.high <= 1
+
+
+SUFFIX = "\nAnswer the question using a single word or phrase."
+LETTER = "\nAnswer with the option's letter from the given choices directly."
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt", "references"),
+    [
+        ("textvqa", "What is number 1?" + SUFFIX, ("stop",) * 10),
+        ("textvqa_ocr", "What is number 1?\nReference OCR token: stop, go" + SUFFIX, ("stop",) * 10),
+        ("docvqa", "what is number 1?" + SUFFIX, ("12", "12.0")),
+        ("gqa", "what is number 1?" + SUFFIX, ("yes",)),
+        ("chartqa", "what is number 1?\nAnswer the question with a single word.", ("0.5",)),
+        ("ocrbench", "what is number 1?", ("word",)),
+        ("ai2d", "what is number 1?\nA. cat\nB. dog" + LETTER, ("B",)),
+        ("scienceqa_img", "Context: Look.\nwhat is number 1?\nA. cat\nB. dog" + LETTER, ("B",)),
+        ("pope", "what is number 1?" + SUFFIX, ("no",)),
+        ("seed_bench", "what is number 1?\nA. the a\nB. the b\nC. the c\nD. the d" + LETTER, ("B",)),
+        ("mmmu", "what is number 1?" + SUFFIX, ("3.5", "three")),
+        ("vqav2", "what is number 1?" + SUFFIX, ("red",) * 10),
+    ],
+)
+def test_prompts_and_references_are_those_of_the_benchmark(name, prompt, references, tmp_path):
+    found = questions.load(load_suite(name, data=str(write(tmp_path / "data", name, rows_of(name)))))
+    asked = next(question for question in found.asked if "1" in question.prompt)
+    assert asked.prompt == prompt
+    assert asked.answers == references
+
+
+def test_kinds_and_facts(tmp_path):
+    found = questions.load(load_suite("chartqa", data=str(write(tmp_path / "a", "chartqa", rows_of("chartqa")))))
+    assert [asked.kind for asked in found.asked[:2]] == ["human", "augmented"]
+    found = questions.load(load_suite("ocrbench", data=str(write(tmp_path / "b", "ocrbench", rows_of("ocrbench")))))
+    assert [asked.facts for asked in found.asked[:2]] == [{"dataset": "IIIT5K"}, {"dataset": "HME100k"}]
+    found = questions.load(load_suite("mmmu", data=str(write(tmp_path / "c", "mmmu", rows_of("mmmu")))))
+    assert [asked.facts["choices"] for asked in found.asked[:2]] == [[], ["red", "blue"]]
+
+
+def test_a_limit_is_of_images_and_keeps_all_their_questions(tmp_path):
+    found = questions.load(load_suite("docvqa", 2, str(write(tmp_path / "data", "docvqa", rows_of("docvqa")))))
+    assert (len(found.images), len(found.asked)) == (2, 4)
+
+
+def damaged(name, change):
+    rows = rows_of(name)
+    change(rows)
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("docvqa", lambda rows: rows[3].update(answers=[]), "split validation, row 3: answers is empty"),
+        ("textvqa", lambda rows: rows[2].update(answers=None), "split validation, row 2: answers is empty"),
+        ("docvqa", lambda rows: rows[4].update(questionId="1"), "row 4: the id '1' is that of row 1 already"),
+        (
+            "docvqa",
+            lambda rows: rows[5].update(image={"bytes": b"no image", "path": None}),
+            "row 5: image: 8 bytes that are no readable image",
+        ),
+        ("textvqa", lambda rows: rows[1].update(image=None), "row 1: image: holds no stored image"),
+        ("gqa", lambda rows: rows[1].update(imageId="n9"), "row 1: image: there is no picture 'n9'"),
+        ("ai2d", lambda rows: rows[1].update(answer="many"), "row 1: answers:"),
+        ("mmmu", lambda rows: rows[2].update(options="['red'"), "row 2: doc_to_text: SyntaxError"),
+    ],
+)
+def test_a_bad_row_is_one_line_with_dataset_row_and_column(name, change, said, tmp_path):
+    folder = write(tmp_path / "data", name, damaged(name, change))
+    with pytest.raises(HarnessError) as error:
+        questions.load(load_suite(name, data=str(folder)))
+    assert said in str(error.value)
+    assert str(folder) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_column_is_named_with_those_that_are_there(tmp_path):
+    rows = [{k: v for k, v in row.items() if k != "answers"} for row in rows_of("docvqa")]
+    features = {k: v for k, v in SCHEMAS["docvqa"][0].items() if k != "answers"}
+    folder = write(tmp_path / "data", "docvqa", rows, features)
+    with pytest.raises(HarnessError, match=r"row 0: answers: 'answers' is undefined; the columns are: question, image"):
+        questions.load(load_suite("docvqa", data=str(folder)))
+
+
+def test_a_missing_split_folder_or_suite_is_one_line(tmp_path):
+    folder = write(tmp_path / "data", "textvqa", rows_of("textvqa"))
+    (folder / "README.md").write_text("")
+    (folder / "default" / "validation-00000-of-00001.parquet").rename(folder / "train.parquet")
+    with pytest.raises(HarnessError, match=r"cannot read split validation: .*Unknown split"):
+        questions.load(load_suite("textvqa", data=str(folder)))
+    with pytest.raises(HarnessError, match="unknown suite 'texvqa'; did you mean textvqa"):
+        load_suite("texvqa")
+
+
+def test_changed_data_is_not_taken_for_the_same(tmp_path):
+    folder = write(tmp_path / "data", "docvqa", rows_of("docvqa"))
+    before = load_suite("docvqa", data=str(folder))
+    assert load_suite("docvqa", data=str(folder)) == before
+    write(folder, "docvqa", rows_of("docvqa", 4))
+    assert load_suite("docvqa", data=str(folder)) != before
+
+
+def test_a_template_runs_no_code(tmp_path):
+    folder = write(tmp_path / "data", "docvqa", rows_of("docvqa"))
+    suite = load_suite("docvqa", data=str(folder))
+    evil = suite.model_copy(update={"prompt": "{{ ''.__class__.__mro__[1].__subclasses__() }}"})
+    with pytest.raises(HarnessError, match="doc_to_text: SecurityError"):
+        questions.load(evil)
+
+
+def test_a_killed_run_loses_no_answer_and_repeats_none(vlm, tmp_path, monkeypatch):
+    suite = load_suite("docvqa", data=str(write(tmp_path / "data", "docvqa", rows_of("docvqa", 8))))
+    straight = answers.answer_suite(vlm, suite, RESOLUTION)
+    journal = tmp_path / "journal.jsonl"
+    generate, asked = answers.generate, []
+
+    def dying(vlm, after, cache, most):
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        asked.append(len(after))
+        return generate(vlm, after, cache, most)
+
+    monkeypatch.setattr(answers, "generate", dying)
+    with pytest.raises(KeyboardInterrupt):
+        answers.answer_suite(vlm, suite, RESOLUTION, weights="w", journal=journal, encode_batch=1)
+    kept = [json.loads(line) for line in journal.read_text().splitlines()]
+    assert len(kept) == sum(asked) == 4
+    journal.write_bytes(journal.read_bytes() + b'{"key": "torn')
+    monkeypatch.setattr(answers, "generate", lambda *args: asked.append(len(args[1])) or generate(*args))
+    resumed = answers.answer_suite(vlm, suite, RESOLUTION, weights="w", journal=journal)
+    assert resumed.resumed == 4
+    assert sum(asked) == 8  # each question once, over both runs
+    assert resumed.answers == straight.answers
+    assert answers.answer_suite(vlm, suite, RESOLUTION, weights="w", journal=journal).resumed == 8
+    assert answers.answer_suite(vlm, suite, RESOLUTION, weights="other", journal=journal).resumed == 0
+
+
+def test_an_image_that_is_not_whole_leaves_no_score_and_keeps_the_rest(vlm, tmp_path):
+    rows = rows_of("docvqa")
+    whole = picture(80)["bytes"]
+    for row in rows[4:]:
+        row["image"] = {"bytes": whole[:-25], "path": None}
+    suite = load_suite("docvqa", data=str(write(tmp_path / "data", "docvqa", rows)))
+    journal = tmp_path / "journal.jsonl"
+    with pytest.raises(HarnessError, match=r"2 of 6 questions have no answer, so there is no score; the first is 4 "):
+        answers.answer_suite(vlm, suite, RESOLUTION, journal=journal)
+    assert len(journal.read_text().splitlines()) == 4
+
+
+def test_exact_repeats_are_asked_once(vlm, tmp_path, monkeypatch):
+    rows = rows_of("docvqa")
+    for row in rows[1::2]:
+        row["question"] = rows[rows.index(row) - 1]["question"]
+    suite = load_suite("docvqa", data=str(write(tmp_path / "data", "docvqa", rows)))
+    asked = []
+    generate = answers.generate
+    monkeypatch.setattr(answers, "generate", lambda *args: asked.append(len(args[1])) or generate(*args))
+    score = answers.answer_suite(vlm, suite, RESOLUTION)
+    assert sum(asked) == 3
+    assert len(score.answers) == 6
