@@ -289,3 +289,17 @@ def vlm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("vlm") / "micro"
     vlm.save(folder, {"command": "tests"})
     return folder
+
+
+def talkative(vlm: Any) -> Any:
+    """Random weights that answer differently to different images and questions."""
+    import torch
+
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in vlm.llm.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0, 0.3, generator=generator)
+        for parameter in vlm.connector.parameters():
+            parameter.mul_(20)
+    return vlm

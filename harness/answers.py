@@ -188,7 +188,9 @@ class Engine:
             ahead = prepare(0)
             for number, batch in enumerate(batches):
                 ready, ahead = ahead, prepare(number + 1)
-                rows, pixels, faults = [], [], {}
+                rows: list[list[str]] = []
+                pixels: list[Tensor] = []
+                faults: dict[str, str] = {}
                 for keys, future in zip(batch, ready, strict=True):
                     try:
                         pixels.append(future.result())

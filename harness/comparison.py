@@ -119,5 +119,5 @@ def compare_scores(baseline: Exam, candidate: Exam) -> Difference:
     if found:
         raise HarnessError(f"these two scores must not be compared: {'; '.join(found)}")
     ids = list(sides[0])
-    values = [[side[key].score for key in ids] for side in sides]
-    return paired_difference(*values, [sides[0][key].image for key in ids])
+    before, after = ([side[key].score for key in ids] for side in sides)
+    return paired_difference(before, after, [sides[0][key].image for key in ids])

@@ -181,7 +181,12 @@ def scores_of(results: Iterable[Result]) -> pd.DataFrame:
     for result in results:
         point = result.planned.point
         for suite, exam in result.exams.items():
-            about = {"point": point.name, "suite": exam.suite.title, "status": exam.status, "reason": exam.reason}
+            about: dict[str, Any] = {
+                "point": point.name,
+                "suite": exam.suite.title,
+                "status": exam.status,
+                "reason": exam.reason,
+            }
             if exam.score is None:
                 rows.append(about)
                 continue

@@ -1,7 +1,7 @@
 """lm-eval, both ways: our suites for its models (`SuiteTask`), our models and our engine for its tasks (`HarnessLM`).
 
     lm_eval --model hf-multimodal --include_path sweeps/suite --tasks docvqa ...
-    lm_eval --include_path sweeps/suite --model vlm-harness --model_args checkpoint=FOLDER,resolution=512 --tasks chartqa
+    lm_eval --model vlm-harness --model_args checkpoint=FOLDER,resolution=512 --tasks chartqa
 
 The second needs `harness.lm_evaluation` imported first, as `python -m harness.lm_evaluation` (the same command line)
 does: lm-eval loads no plugins. Needs the extra `lm-eval`.
@@ -45,11 +45,19 @@ class SuiteTask(ConfigurableTask):  # type: ignore[misc]
     def __init__(self, config: dict[str, Any]):
         import datasets
 
-        suite = suite_of({key: value for key, value in config.items() if key != "class"}, Path(f"{config['task']}.yaml"))
+        suite = suite_of(
+            {key: value for key, value in config.items() if key != "class"}, Path(f"{config['task']}.yaml")
+        )
         questions = load(suite)
         asked = {question.question_id: question for question in questions.asked}
         rows = [
-            {"question_id": q.question_id, "prompt": q.prompt, "answers": list(q.answers), "image": q.image, "kind": q.kind}
+            {
+                "question_id": q.question_id,
+                "prompt": q.prompt,
+                "answers": list(q.answers),
+                "image": q.image,
+                "kind": q.kind,
+            }
             for q in questions.asked
         ]
 

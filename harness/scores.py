@@ -68,7 +68,7 @@ def _mean(part: str, answers: Sequence[Answer]) -> Figure:
 
 
 def _binary(part: str, answers: Sequence[Answer]) -> list[Figure]:
-    """Precision, recall, F1 and the share of answers that are yes. (lmms-eval's yes-ratio is that of the references.)"""
+    """Precision, recall, F1 and the share of answers that are yes (lmms-eval's yes-ratio is that of the references)."""
     images = sorted({answer.image for answer in answers})
     row = {image: number for number, image in enumerate(images)}
     counts = np.zeros((len(images), 4))  # true and false positives, false negatives, answers

@@ -216,7 +216,7 @@ def wilson(share: float, n: float, quantile: float) -> tuple[float, float]:
     square = quantile**2
     middle = (share + square / (2 * n)) / (1 + square / n)
     reach = quantile * math.sqrt(share * (1 - share) / n + square / (4 * n**2)) / (1 + square / n)
-    return max(0.0, middle - reach), min(1.0, middle + reach)
+    return max(0.0, min(share, middle - reach)), min(1.0, max(share, middle + reach))
 
 
 DRAWS = 2000

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import harness.answers as answers
+from conftest import talkative
 from harness.models.preprocess import pixel_tensor
 from harness.models.vlm import load_vlm
 from harness.suites.questions import load
@@ -14,15 +15,7 @@ RESOLUTION = 128
 
 @pytest.fixture(scope="module")
 def vlm(vlm_folder):
-    vlm = load_vlm(vlm_folder)
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():  # random weights that still answer differently to different images
-        for parameter in vlm.llm.parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(0, 0.3, generator=generator)
-        for parameter in vlm.connector.parameters():
-            parameter.mul_(20)
-    return vlm
+    return talkative(load_vlm(vlm_folder))
 
 
 @torch.inference_mode()

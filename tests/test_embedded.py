@@ -69,5 +69,5 @@ def test_every_question_and_answer_is_made_of_known_words_or_numbers():
     known = set(embedded.words())
     for name in SUITES:
         for asked in load(load_suite(name, 40)).asked:
-            words = [*asked.question.rstrip("?").split(), *asked.answers]
+            words = [*asked.prompt.rstrip("?").split(), *asked.answers]
             assert all(word in known or word.isdigit() for word in words), words

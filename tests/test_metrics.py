@@ -169,7 +169,18 @@ def test_what_no_rule_can_read_is_unparsed_and_wrong():
 
 @pytest.mark.parametrize(
     ("response", "expected"),
-    [("A", 1), ("a", 1), ("a.", 1), ("A)", 1), ("(A)", 1), ("A. cat", 1), ("A cat", 0), ("a. cat", 0), ("B", 0), ("", 0)],
+    [
+        ("A", 1),
+        ("a", 1),
+        ("a.", 1),
+        ("A)", 1),
+        ("(A)", 1),
+        ("A. cat", 1),
+        ("A cat", 0),
+        ("a. cat", 0),
+        ("B", 0),
+        ("", 0),
+    ],
 )
 def test_ai2d(response, expected):
     assert score("ai2d", response, "A") == expected
@@ -239,7 +250,7 @@ def test_mmmu_choice(response, letter):
 def test_mmmu_open():
     assert normalise("1,234.567") == [1234.57]
     assert normalise("A") == [" a", "a "]
-    assert parse_open("x = 1,200.") == {"1,200", 1200.0} - {"1,200"}
+    assert parse_open("x = 1,200.") == {1200.0, 200.0}  # officially the tail of a number with commas is one more
     assert parse_open("So the answer is 3.5 cm.") == {"3.5 cm", 3.5}
     assert score("mmmu", "The answer is 3.5 cm.", "3.50") == 1
     assert score("mmmu", "The answer is 3.5 cm.", "3.6") == 0

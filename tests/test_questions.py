@@ -1,4 +1,4 @@
-"""Every suite on tiny data in its own benchmark's schema, from rows to scores; and what is wrong with a row is named."""
+"""Every suite on tiny data in its benchmark's own schema, from rows to figures; what is wrong with a row is named."""
 
 import io
 import json
@@ -9,6 +9,7 @@ import pytest
 from datasets import Features, Value
 from PIL import Image
 
+from conftest import talkative
 from harness import answers
 from harness.config import options
 from harness.models.vlm import load_vlm
@@ -38,7 +39,12 @@ SCHEMAS = {
     ),
     "docvqa": (
         {**BASIC, "questionId": TEXT, "question_types": TEXTS, "docId": NUMBER, "answers": TEXTS},
-        lambda k: {"questionId": str(k), "question_types": ["form", "table"], "docId": k // 2, "answers": ["12", "12.0"]},
+        lambda k: {
+            "questionId": str(k),
+            "question_types": ["form", "table"],
+            "docId": k // 2,
+            "answers": ["12", "1.2"],
+        },
     ),
     "infovqa": (
         {**BASIC, "questionId": TEXT, "answer_type": TEXTS, "answers": TEXTS},
@@ -63,28 +69,56 @@ SCHEMAS = {
     ),
     "pope": (
         {**BASIC, "question_id": TEXT, "answer": TEXT, "category": TEXT},
-        lambda k: {"question_id": str(k // 3), "answer": ("yes", "no")[k % 2],
-                   "category": ("random", "popular", "adversarial")[k % 3]},
-    ),  # fmt: skip
+        lambda k: {
+            "question_id": str(k // 3),
+            "answer": ("yes", "no")[k % 2],
+            "category": ("random", "popular", "adversarial")[k % 3],
+        },
+    ),
     "seed_bench": (
-        {"question": TEXT, "image": datasets.List(PICTURE), "question_id": TEXT, "data_type": TEXT, "answer": TEXT,
-         "question_type_id": NUMBER} | {f"choice_{c}": TEXT for c in "abcd"},
-        lambda k: {"question_id": f"q{k}", "data_type": ("image", "image", "image", "video")[k % 4], "answer": "B",
-                   "question_type_id": k % 2} | {f"choice_{c}": f"the {c}" for c in "abcd"},
-    ),  # fmt: skip
+        {
+            "question": TEXT,
+            "image": datasets.List(PICTURE),
+            "question_id": TEXT,
+            "data_type": TEXT,
+            "answer": TEXT,
+            "question_type_id": NUMBER,
+        }
+        | {f"choice_{c}": TEXT for c in "abcd"},
+        lambda k: (
+            {
+                "question_id": f"q{k}",
+                "data_type": ("image", "image", "image", "video")[k % 4],
+                "answer": "B",
+                "question_type_id": k % 2,
+            }
+            | {f"choice_{c}": f"the {c}" for c in "abcd"}
+        ),
+    ),
     "mmmu": (
         {"id": TEXT, "question": TEXT, "options": TEXT, "answer": TEXT, "question_type": TEXT}
         | {f"image_{n}": PICTURE for n in (1, 2)},
-        lambda k: {"id": f"validation_Art_{k}", "options": ("['red', 'blue']", "[]")[k % 2],
-                   "answer": ("A", "['3.5', 'three']")[k % 2], "question_type": ("multiple-choice", "open")[k % 2]},
-    ),  # fmt: skip
+        lambda k: {
+            "id": f"validation_Art_{k}",
+            "options": ("['red', 'blue']", "[]")[k % 2],
+            "answer": ("A", "['3.5', 'three']")[k % 2],
+            "question_type": ("multiple-choice", "open")[k % 2],
+        },
+    ),
     "vqav2": (
-        {**BASIC, "question_id": NUMBER, "answer_type": TEXT,
-         "answers": datasets.List({"answer": TEXT, "answer_confidence": TEXT, "answer_id": NUMBER})},
-        lambda k: {"question_id": k, "answer_type": "other",
-                   "answers": [{"answer": "red", "answer_confidence": "yes", "answer_id": n} for n in range(10)]},
-    ),  # fmt: skip
-}  # fmt: skip
+        {
+            **BASIC,
+            "question_id": NUMBER,
+            "answer_type": TEXT,
+            "answers": datasets.List({"answer": TEXT, "answer_confidence": TEXT, "answer_id": NUMBER}),
+        },
+        lambda k: {
+            "question_id": k,
+            "answer_type": "other",
+            "answers": [{"answer": "red", "answer_confidence": "yes", "answer_id": n} for n in range(10)],
+        },
+    ),
+}
 SCHEMAS["textvqa_ocr"] = SCHEMAS["textvqa"]
 PUBLISHED = sorted(SCHEMAS)
 
@@ -129,7 +163,7 @@ def cache_of_its_own(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def vlm(vlm_folder):
-    return load_vlm(vlm_folder)
+    return talkative(load_vlm(vlm_folder))
 
 
 def test_every_suite_with_data_of_its_own_is_tested_here():
@@ -163,7 +197,7 @@ LETTER = "\nAnswer with the option's letter from the given choices directly."
     [
         ("textvqa", "What is number 1?" + SUFFIX, ("stop",) * 10),
         ("textvqa_ocr", "What is number 1?\nReference OCR token: stop, go" + SUFFIX, ("stop",) * 10),
-        ("docvqa", "what is number 1?" + SUFFIX, ("12", "12.0")),
+        ("docvqa", "what is number 1?" + SUFFIX, ("12", "1.2")),
         ("gqa", "what is number 1?" + SUFFIX, ("yes",)),
         ("chartqa", "what is number 1?\nAnswer the question with a single word.", ("0.5",)),
         ("ocrbench", "what is number 1?", ("word",)),
@@ -232,7 +266,7 @@ def test_a_missing_column_is_named_with_those_that_are_there(tmp_path):
     rows = [{k: v for k, v in row.items() if k != "answers"} for row in rows_of("docvqa")]
     features = {k: v for k, v in SCHEMAS["docvqa"][0].items() if k != "answers"}
     folder = write(tmp_path / "data", "docvqa", rows, features)
-    with pytest.raises(HarnessError, match=r"row 0: answers: 'answers' is undefined; the columns are: question, image"):
+    with pytest.raises(HarnessError, match=r"row 0: answers: 'answers' is undefined; the columns are: question, "):
         questions.load(load_suite("docvqa", data=str(folder)))
 
 

@@ -15,13 +15,20 @@ def answer(number, image, parsed, score, kind=""):
 
 def pope(*rows):
     answers = tuple(answer(k, *row) for k, row in enumerate(rows))
-    return make_score().model_copy(update={"metric": "pope@lmms-eval", "answers": answers})
+    return make_score("pope", 0).model_copy(update={"metric": "pope@lmms-eval", "answers": answers})
 
 
 def test_precision_recall_f1_and_the_real_yes_ratio():
     # Image a: two true positives, a false one; image b: a true negative, a missed one, one that nobody can read.
     found = figures(
-        pope(("a", "yes", 1.0), ("a", "yes", 1.0), ("a", "yes", 0.0), ("b", "no", 1.0), ("b", "no", 0.0), ("b", None, 0.0))
+        pope(
+            ("a", "yes", 1.0),
+            ("a", "yes", 1.0),
+            ("a", "yes", 0.0),
+            ("b", "no", 1.0),
+            ("b", "no", 0.0),
+            ("b", None, 0.0),
+        )
     )
     values = {figure.what: figure.value for figure in found}
     assert values == pytest.approx({"score": 0.5, "precision": 2 / 3, "recall": 2 / 3, "f1": 2 / 3, "yes_ratio": 0.5})
@@ -38,7 +45,12 @@ def test_a_ratio_without_a_denominator_is_missing_not_zero():
 
 
 def test_each_kind_is_a_part_where_there_are_several():
-    rows = [("a", "yes", 1.0, "random"), ("b", "yes", 0.0, "random"), ("a", "no", 1.0, "popular"), ("b", "no", 1.0, "popular")]
+    rows = [
+        ("a", "yes", 1.0, "random"),
+        ("b", "yes", 0.0, "random"),
+        ("a", "no", 1.0, "popular"),
+        ("b", "no", 1.0, "popular"),
+    ]
     parts = {(f.part, f.what): f.value for f in figures(pope(*rows))}
     assert parts["all", "score"] == 0.75
     assert parts["random", "score"] == 0.5

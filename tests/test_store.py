@@ -39,7 +39,7 @@ def test_a_torn_last_line_is_moved_aside_and_said(tmp_path):
     ("damage", "what"),
     [
         (b"not json\n", "not a JSON record"),
-        (b'{"schema_version": 2}\n', "key: Field required"),
+        (b'{"schema_version": 3}\n', "key: Field required"),
         (b"\n", "not a JSON record"),
         (b"[1, 2]\n", "not a JSON record"),
     ],
@@ -59,7 +59,7 @@ def test_entries_of_another_schema_are_told_apart_from_damage(tmp_path):
     path = store.path_of(tmp_path, MACHINE, Visit)
     path.parent.mkdir(parents=True)
     path.write_bytes(b'{"schema_version": 1, "latency": {}}\n')
-    with pytest.raises(HarnessError, match=r":1: written with schema 1, this version reads 2; move the file elsewhere"):
+    with pytest.raises(HarnessError, match=r":1: written with schema 1, this version reads 3; move the file elsewhere"):
         list(store.read(path, Visit))
 
 

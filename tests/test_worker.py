@@ -56,7 +56,7 @@ class Faulty:
             raise UntrustedTimer(UNTRUSTED)
         return [[[{"samples": make_samples(), "disturbed": disturbed} for disturbed in (True, False)]]]
 
-    def exam(self, point, suite, progress):
+    def exam(self, point, suite, progress, journal):
         progress(suite.name)
         return make_score(suite.name, 3)
 

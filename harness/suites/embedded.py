@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
-from harness.schema import HarnessError, Suite, fingerprint
+from harness.schema import fingerprint
 from harness.suites import doc_read, scene_text, shapes
 from harness.suites.scenes import PALETTE, Draw, Question, Scene, generator
 

@@ -6,14 +6,13 @@ import ast
 import hashlib
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
-from jinja2 import TemplateError, UndefinedError
+from jinja2 import StrictUndefined, TemplateError, UndefinedError
 from jinja2.sandbox import SandboxedEnvironment
-from jinja2 import StrictUndefined
 from PIL import Image, UnidentifiedImageError
 
 from harness.schema import HarnessError, Suite, fingerprint
@@ -39,6 +38,23 @@ class Question:
     """What the metric needs beside the answers, e.g. `choices`."""
 
 
+class Pictures(Mapping[str, bytes]):
+    """Images as they are stored, by key. Those of a dataset stay on the disk until one is asked for."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, bytes | Callable[[], bytes]] = {}
+
+    def __getitem__(self, key: str) -> bytes:
+        stored = self.found[key]
+        return stored if isinstance(stored, bytes) else stored()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.found)
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+
 @dataclass(frozen=True)
 class Questions:
     """All questions of a suite, and its images as they are stored."""
@@ -54,28 +70,29 @@ class Questions:
         return fingerprint([(q.question_id, q.prompt, q.answers, q.image, sorted(q.facts)) for q in self.asked])
 
 
-@cache
 def load(suite: Suite) -> Questions:
-    """Every question of a suite, of its first images if it says how many.
+    """Every question of a suite, of its first images if it says how many; read once in a process.
 
     Raises `HarnessError` naming dataset, row and column for a column that is missing, a reference list that is empty,
     an image that is none, and an id that appears twice.
     """
-    return read(suite)
+    return _load(suite.model_dump_json())
 
 
-def read(suite: Suite) -> Questions:
-    """`load` without keeping what it read."""
+@cache
+def _load(content: str) -> Questions:
+    suite = Suite.model_validate_json(content)
     source = suite.source
+    revision: str | None = None
+    pictures: Mapping[str, bytes] | None = None
     if source.path == DRAWN:
         rows: Iterable[Mapping[str, Any]] = embedded.rows(suite.name, suite.images or embedded.IMAGES)
-        revision, pictures = "", None
     else:
         rows, revision = hub.rows(source)
         pictures = hub.pictures(source) if source.images else None
     where = f"{source.path}{f' ({source.name})' if source.name else ''}, split {source.split}"
     asked: list[Question] = []
-    images: dict[str, bytes] = {}
+    images = Pictures()
     seen: dict[str, int] = {}
     parts = _Parts(suite)
     for number, row in enumerate(rows):
@@ -90,13 +107,14 @@ def read(suite: Suite) -> Questions:
         if key not in images:
             if suite.images is not None and len(images) == suite.images:
                 continue
-            images[key] = _checked(stored, place)
-        asked.append(
-            Question(found["id"], found["prompt"], found["answers"], key, found["kind"], found["facts"])
-        )
+            _check(stored, place)
+            images.found[key] = (
+                partial(_again, rows, number, parts, pictures, place) if revision is not None else stored
+            )
+        asked.append(Question(found["id"], found["prompt"], found["answers"], key, found["kind"], found["facts"]))
     if not asked:
         raise HarnessError(f"{where}: no question is left to ask")
-    return Questions(tuple(asked), images, revision)
+    return Questions(tuple(asked), images, revision or "")
 
 
 class _Parts:
@@ -105,7 +123,7 @@ class _Parts:
     def __init__(self, suite: Suite):
         environment = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
         environment.filters |= {"literal": ast.literal_eval, "options": options_of, "without_image_marks": unmarked}
-        environment.globals["letters"] = LETTERS
+        environment.filters["letter"] = lambda index: LETTERS[int(index)]  # Jinja's own `int` makes 0 of what is none
         texts = {"image": "image", "kind": "''", **suite.fields}
         self._environment = environment
         try:
@@ -122,11 +140,11 @@ class _Parts:
         """A row's parts; None if the suite does not ask it."""
         what = "where"
         try:
-            if "where" in self._fields and not self._value("where", row):
+            if "where" in self._fields and not self.value("where", row):
                 return None
             found: dict[str, Any] = {}
             for what in ("id", "image", "answers", "kind"):
-                found[what] = self._value(what, row)
+                found[what] = self.value(what, row)
             what = "doc_to_text"
             found["prompt"] = self._prompt.render(row)
             for what, expression in self._facts.items():
@@ -138,9 +156,7 @@ class _Parts:
             raise HarnessError(f"{place}: {what}: {type(error).__name__}: {error}") from error
         answers = found["answers"]
         if answers is None or answers == [] or answers == "":
-            raise HarnessError(
-                f"{place}: answers is empty: this split has no references to score against"
-            )
+            raise HarnessError(f"{place}: answers is empty: this split has no references to score against")
         answers = [answers] if isinstance(answers, str | int | float) else list(answers)
         if bad := [answer for answer in answers if not isinstance(answer, str | int | float)]:
             raise HarnessError(f"{place}: answers: {bad[0]!r} is no text")
@@ -151,7 +167,8 @@ class _Parts:
             "facts": found.get("facts", {}),
         }
 
-    def _value(self, name: str, row: Mapping[str, Any]) -> Any:
+    def value(self, name: str, row: Mapping[str, Any]) -> Any:
+        """One of the suite's fields."""
         return _defined(self._fields[name](**row))
 
 
@@ -181,18 +198,23 @@ def _picture(value: Any, pictures: Mapping[str, bytes] | None, place: str) -> by
         if len(value) != 1:
             raise HarnessError(f"{place}: image: {len(value)} images; one image a question is supported")
         value = value[0]
-    if isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes):
-        return value["bytes"]
+    if isinstance(value, Mapping):
+        value = value.get("bytes")
     if isinstance(value, bytes):
         return value
     raise HarnessError(f"{place}: image: holds no stored image, but {type(value).__name__}")
 
 
-def _checked(stored: bytes, place: str) -> bytes:
-    """The same bytes, if an image begins in them; whether it is whole is seen when it is decoded."""
+def _again(rows: Any, number: int, parts: _Parts, pictures: Mapping[str, bytes] | None, place: str) -> bytes:
+    """The stored image of one row, read once more."""
+    return _picture(parts.value("image", {**rows[number], "row": number}), pictures, place)
+
+
+def _check(stored: bytes, place: str) -> None:
+    """Refuse bytes in which no image begins; whether it is whole is seen when it is decoded."""
     try:
         with Image.open(io.BytesIO(stored)):
-            return stored
+            return
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise HarnessError(f"{place}: image: {len(stored)} bytes that are no readable image") from error
 

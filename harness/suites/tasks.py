@@ -24,13 +24,13 @@ class _Loader(yaml.SafeLoader):
     """Reads lm-eval's `!function` as the name that it is: nothing of a YAML is run here."""
 
 
-_Loader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
+_Loader.add_constructor("!function", lambda loader, node: str(node.value))
 
 
 def load_task(path: Path) -> dict[str, Any]:
     """A task's YAML, with the files that it includes underneath."""
     try:
-        task = yaml.load(path.read_text(), _Loader)  # noqa: S506 (a SafeLoader)
+        task = yaml.load(path.read_text(), _Loader)
     except (yaml.YAMLError, OSError) as error:
         raise HarnessError(f"{path}: not readable: {' '.join(str(error).split())}") from error
     if not isinstance(task, dict):

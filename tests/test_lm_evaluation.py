@@ -1,0 +1,134 @@
+"""Both ways through lm-eval: its evaluator on our suites with our model, and our model on a task of its own kind."""
+
+import datasets
+import pytest
+import torch
+from lm_eval import simple_evaluate
+from lm_eval.api.instance import Instance
+from lm_eval.tasks import TaskManager
+from PIL import Image
+
+from conftest import talkative
+from harness import answers
+from harness.config import ROOT
+from harness.lm_evaluation import MARK, HarnessLM, SuiteTask
+from harness.models.preprocess import pixel_tensor
+from harness.models.vlm import load_vlm
+from harness.schema import HarnessError
+from harness.scores import figures
+from harness.suites.questions import load
+from harness.suites.tasks import FOLDER, load_suite, load_task
+
+RESOLUTION = 64
+
+
+@pytest.fixture(scope="module")
+def model(vlm_folder):
+    model = HarnessLM(str(vlm_folder), resolution=RESOLUTION, device="cpu")
+    talkative(model.vlm)
+    return model
+
+
+def task_of(name, images):
+    config = load_task(FOLDER / f"{name}.yaml")
+    config["metadata"]["images"] = images
+    return SuiteTask(config=config)
+
+
+def test_lm_eval_finds_every_suite_by_its_folder():
+    manager = TaskManager(include_path=str(ROOT / "suite"), include_defaults=False)
+    assert {"textvqa", "docvqa", "gqa", "pope", "mmmu", "doc_read"} <= set(manager.all_tasks)
+
+
+@pytest.mark.parametrize("name", ["doc_read", "shapes"])
+def test_lm_eval_gives_our_score_to_our_model_on_our_suite(model, vlm_folder, name):
+    suite = load_suite(name, 4)
+    out = simple_evaluate(model=model, tasks=[task_of(name, 4)], bootstrap_iters=0, log_samples=True)
+    ours = answers.answer_suite(talkative(load_vlm(vlm_folder)), suite, RESOLUTION)
+    assert out["results"][name][f"{suite.metric},none"] == pytest.approx(figures(ours)[0].value)
+    said = [sample["resps"][0][0] for sample in out["samples"][name]]
+    assert said == [answer.text for answer in ours.answers]
+
+
+def test_a_task_of_lm_evals_own_kind_runs_through_our_engine(model, tmp_path):
+    rows = [
+        {"query": f"what is {k}?", "label": [str(k)], "image": Image.new("RGB", (40, 40), (60 * (k // 3), 9, 9))}
+        for k in range(6)
+    ]
+    features = datasets.Features(
+        {"query": datasets.Value("string"), "label": datasets.List(datasets.Value("string")), "image": datasets.Image()}
+    )
+    table = datasets.Dataset.from_list(rows, features=features)
+    encoded = []
+    encode = model.vlm.encode
+    model.vlm.encode = lambda pixels: encoded.append(len(pixels)) or encode(pixels)
+    try:
+        task = {
+            "task": "like_chartqa",
+            "custom_dataset": lambda **_: {"test": table},
+            "test_split": "test",
+            "doc_to_image": ["image"],
+            "doc_to_text": "<image>{{query}}",
+            "doc_to_target": "{{ label[0] }}",
+            "generation_kwargs": {"until": [], "do_sample": False, "max_gen_toks": 6},
+            "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+        }
+        out = simple_evaluate(model=model, tasks=[task], bootstrap_iters=0, log_samples=True)
+    finally:
+        del model.vlm.encode
+    assert sum(encoded) == 2  # two images, three questions each
+    assert len(out["samples"]["like_chartqa"]) == 6
+    assert 0 <= out["results"]["like_chartqa"]["exact_match,none"] <= 1
+
+
+def request(kind, *arguments, picture):
+    return Instance(kind, {}, (*arguments, {"visual": [picture]}), 0)
+
+
+@torch.inference_mode()
+def test_log_likelihoods_with_images_are_those_of_a_whole_forward_pass(model):
+    pictures = [Image.new("RGB", (40, 30), (shade, 99, 0)) for shade in (10, 200)]
+    asked = [
+        request("loglikelihood", f"{MARK}what is the color?", said, picture=picture)
+        for picture in pictures
+        for said in ("red", "circle square")
+    ]
+    found = model.loglikelihood(asked)
+    vlm = model.vlm
+    for one, (likely, greedy) in zip(asked, found, strict=True):
+        ids = vlm.tokenizer.encode(one.args[1], add_special_tokens=False)
+        visual = vlm.project(vlm.encode(pixel_tensor(one.args[2]["visual"][0], vlm.spec.encoder, RESOLUTION)))
+        before, after = vlm.question_ids("what is the color?")
+        prompt = vlm.prompt(visual, torch.tensor([before]), torch.tensor([[*after, *ids]]))
+        logits = vlm.llm(inputs_embeds=prompt).logits[0, -len(ids) - 1 : -1].log_softmax(-1)
+        assert likely == pytest.approx(sum(logits[k, token].item() for k, token in enumerate(ids)), abs=1e-4)
+        assert greedy == (logits.argmax(-1).tolist() == ids)
+    assert len({round(likely, 6) for likely, _ in found}) == 4
+
+
+def test_answers_end_before_a_stop_string_and_come_in_the_order_of_the_requests(model):
+    pictures = [Image.new("RGB", (40, 30), (shade, 99, 0)) for shade in (10, 200, 10)]
+    wide = [{"max_gen_toks": 8, "until": []}] * 3
+    asked = [request("generate_until", f"{MARK}what {k}?", wide[k], picture=p) for k, p in enumerate(pictures)]
+    texts = model.generate_until(asked)
+    assert texts == [model.generate_until([one])[0] for one in asked]
+    stop = texts[0][2:4]
+    cut = request("generate_until", f"{MARK}what 0?", {"max_gen_toks": 8, "until": [stop]}, picture=pictures[0])
+    assert model.generate_until([cut]) == [texts[0].partition(stop)[0]]
+
+
+def test_sampling_and_several_images_are_refused(model):
+    picture = Image.new("RGB", (40, 30))
+    with pytest.raises(HarnessError, match="sampling is not supported"):
+        model.generate_until([request("generate_until", "x", {"temperature": 0.7}, picture=picture)])
+    two = Instance("generate_until", {}, ("x", {}, {"visual": [picture, picture]}), 0)
+    with pytest.raises(HarnessError, match="a request has 2 images"):
+        model.generate_until([two])
+
+
+def test_the_suite_task_asks_what_the_suite_asks(model):
+    task = task_of("scene_text", 3)
+    task.build_all_requests()
+    found = load(load_suite("scene_text", 3))
+    assert [one.args[0] for one in task.instances] == [MARK + question.prompt for question in found.asked]
+    assert all(one.args[2]["visual"][0].mode == "RGB" for one in task.instances)
