@@ -51,9 +51,9 @@ class Session:
                             self.progress.line(f"failed: {visit.component.name}: {visit.reason}")
                     self.progress.advance((done + position) / total)
                 done += len(keys)
-                self.progress.advance(done / total)
                 self.worker.stop()
                 if keys:
+                    self.progress.advance(done / total)
                     note = f", {disturbed} disturbed" if disturbed else ""
                     spent = readable(time.monotonic() - begin)
                     text = f"block {block + 1}/{len(todo)}: {len(keys)} visits{note} in {spent}"

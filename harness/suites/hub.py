@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,15 @@ def _open(source: Source, name: str | None, split: str) -> tuple[Iterable[Mappin
         except (OSError, ValueError, LookupError) as error:  # the library's errors for what is not there
             faults.append(f"{path}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
     what = f"split {split}" + (f" of {name}" if name else "")
-    raise HarnessError(f"cannot read {what}: {'; '.join(faults)}")
+    raise HarnessError(f"cannot read {what}: {'; '.join(faults)}; data={{SUITE:FOLDER}} takes it from a folder")
 
 
 def _dataset(path: str, name: str | None, split: str, revision: str | None) -> tuple[Any, str]:
     import datasets
+    import tqdm
 
+    datasets.disable_progress_bars()  # the sweep has its own
+    tqdm.tqdm.set_lock(threading.RLock())  # its default is a semaphore that a killed process leaves behind
     local = Path(path).expanduser()
     if local.exists():
         path, revision = str(local.resolve()), None
