@@ -8,11 +8,14 @@ caches of one batch are in memory. Exact repeats are asked once. Answers go to a
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -71,8 +74,9 @@ def answer_suite(
     Raises `HarnessError` when a question has no answer: then there is no score, and the others are in the journal.
     """
     begin = time.perf_counter()
-    questions = load(suite)
-    asks = [Ask(question.image, question.prompt, suite.max_new_tokens) for question in questions.asked]
+    with signs_of_life(partial(tick, f"{suite.name}: reading the questions")):
+        questions = load(suite)
+    asks = [Ask(q.image, q.prompt, suite.max_new_tokens, suite.until) for q in questions.asked]
     keys = [ask_key(vlm, resolution, weights, ask) for ask in asks]
     failed: dict[str, str] = {}
     with Journal(journal) as book:
@@ -121,6 +125,24 @@ def judged(suite: Suite, question: Question, text: str) -> Answer:
         parsed=parsed,
         score=score,
     )
+
+
+@contextmanager
+def signs_of_life(tick: Callable[[], None], seconds: float = 10.0) -> Iterator[None]:
+    """Call `tick` now and then from a thread of its own, while something that cannot call it goes on."""
+    over = threading.Event()
+
+    def sign() -> None:
+        while not over.wait(seconds):
+            tick()
+
+    thread = threading.Thread(target=sign, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 class Engine:

@@ -181,12 +181,13 @@ class Bench:
             self._check()
         self.busy += self.clock() - begin
 
-    def account(self, before: Reading, after: Reading, seconds: float) -> None:
-        """Add a turn of so many seconds, and the time that a hypervisor took between two readings around it."""
-        self._turns += seconds
-        self.busy += seconds
+    def account(self, before: Reading, after: Reading, seconds: float, sides: int) -> None:
+        """Add this component's share of a turn of so many seconds that `sides` had together, and of the time that a
+        hypervisor took between two readings around it."""
+        self._turns += seconds / sides
+        self.busy += seconds / sides
         if before.stolen is not None and after.stolen is not None:
-            self._stolen = (self._stolen or 0.0) + after.stolen - before.stolen
+            self._stolen = (self._stolen or 0.0) + (after.stolen - before.stolen) / sides
 
     @property
     def stolen(self) -> float | None:
@@ -354,7 +355,7 @@ def _turn(unit: Sequence[Bench]) -> None:
             break
     after = first.watch.read()
     for bench in unit:
-        bench.account(before, after, spent / len(unit))
+        bench.account(before, after, spent, len(unit))
 
 
 def window(benches: Sequence[Bench], before: Reading, most: int, seconds: float = math.inf) -> Reading:

@@ -23,7 +23,8 @@ from harness.answers import Ask, Engine, ask_key, judged
 from harness.journal import Journal
 from harness.machine import resolve_device
 from harness.metrics import METRICS
-from harness.models.vlm import hash_checkpoint, load_vlm
+from harness.models.vlm import hash_checkpoint, load_vlm, move
+from harness.points import DTYPES, check_resolution
 from harness.schema import HarnessError
 from harness.suites.questions import load
 from harness.suites.tasks import suite_of
@@ -37,6 +38,9 @@ except ImportError as error:
     raise HarnessError('lm-eval is not installed: pip install "vlm-harness[lm-eval]"') from error
 
 MARK = "<image>"
+
+# Run as a script this file is `__main__`; a YAML that names a class of it would import, and register, it once more.
+sys.modules.setdefault("harness.lm_evaluation", sys.modules[__name__])
 
 
 class SuiteTask(ConfigurableTask):  # type: ignore[misc]
@@ -98,14 +102,19 @@ class HarnessLM(LM):  # type: ignore[misc]
         dtype: str = "float32",
         attention: str = "sdpa",
         journal: str = "",
-        **_: Any,
+        batch_size: Any = None,
+        max_batch_size: Any = None,
     ):
-        """`checkpoint`: a folder that `Vlm.save` wrote; `journal`: a file that keeps answers as they come."""
+        """`checkpoint`: a folder that `Vlm.save` wrote; `journal`: a file that keeps answers as they come. The batch
+        sizes are lm-eval's: here they change no answer and are not needed."""
         super().__init__()
         folder = Path(checkpoint)
+        if dtype not in DTYPES:
+            raise HarnessError(f"dtype={dtype}: one of {', '.join(DTYPES)} is expected")
+        vlm = load_vlm(folder, attention)
+        self.resolution = check_resolution(vlm.spec.encoder, int(resolution))
         self.weights = hash_checkpoint(folder)
-        self.vlm = load_vlm(folder, attention).to(resolve_device(device or "auto"), getattr(torch, dtype))
-        self.resolution = int(resolution)
+        self.vlm = move(vlm, resolve_device(device or "auto"), getattr(torch, dtype))
         self.vlm.encoder.prepare(self.resolution)
         self.journal = Path(journal) if journal else None
 

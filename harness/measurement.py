@@ -65,6 +65,7 @@ class Measurer:
 
     def __init__(self) -> None:
         self._places: dict[tuple[str, str, int], tuple[TorchDevice, TimerTest, Ceilings]] = {}
+        self._bases: dict[str, int] = {}
         self._built: dict[str, Built] = {}
         self._vlm: tuple[str, Vlm] | None = None
 
@@ -80,7 +81,7 @@ class Measurer:
         place, timer, ceilings = self._place(components[0])
         if timer.fault:
             raise UntrustedTimer(timer)
-        base = place.allocated()
+        base = self._bases.setdefault(components[0].device, place.allocated())  # before the first module was built
         took = self._build(place, components, progress)
         watch = Watch(components[0].device, components[0].threads)
         rng = random.Random(seed)

@@ -14,6 +14,7 @@ from harness.schema import Connector, Encoder, HarnessError, Llm, Point, Protoco
 from harness.suites.tasks import expand, load_suite
 
 RANDOM = "random"
+DTYPES = ("float32", "float16", "bfloat16")
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention")
 
 
@@ -42,7 +43,7 @@ def make_point(config: Plain) -> Point:
         llm=llm,
         resolution=check_resolution(encoder, config["resolution"]),
         device=resolve_device(str(config["device"])),
-        dtype=_choice("dtype", config["dtype"], ("float32", "float16", "bfloat16")),
+        dtype=_choice("dtype", config["dtype"], DTYPES),
         attention=_choice("attention", config["attention"], ATTENTIONS),
         threads=available_cores() if threads == "auto" else _positive("threads", threads),
         weights=hash_checkpoint(folder_of(checkpoint)) if checkpoint else RANDOM,

@@ -125,6 +125,8 @@ class Suite(Noun):
     images: int | None = None
     """At most so many images of the split; None: all."""
     max_new_tokens: int = 8
+    until: tuple[str, ...] = ()
+    """An answer ends before the first of these."""
     version: int = 1
     """Raised when asking or scoring changes what a score means."""
 

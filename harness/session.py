@@ -72,10 +72,16 @@ class Session:
         units = [[components[key] for key in unit] for unit in batch]
         seed = f"{self.seed}/{block}"
         outcome = self.worker.visit(units, seed, self.timeout, partial(self.progress.doing, f"{where}: {name}"))
-        if outcome.status != "ok" and count > 1:  # whose failure it was, each alone will tell
-            alone = [[[key]] for unit in batch for key in unit]
-            return [v for n, one in enumerate(alone) for v in self._visit(one, block, position + n, where)]
-        visits = []
+        if outcome.status != "ok" and count > 1:  # whose failure it was, each unit alone will tell, or each side
+            parts = [[unit] for unit in batch] if len(batch) > 1 else [[[key]] for key in batch[0]]
+            found: list[Visit] = []
+            for part in parts:
+                if len(batch) == 1:
+                    self.worker.stop()  # sides that did not take turns are not of one process, so that this shows
+                found += self._visit(part, block, position, where)
+                position += sum(map(len, part))
+            return found
+        visits: list[Visit] = []
         for number, unit in enumerate(batch):
             for side, key in enumerate(unit):
                 common = {
@@ -100,14 +106,16 @@ class Session:
             store.append(self.root, visit)
         return visits
 
-    def ask_all(self, keys: Sequence[str]) -> None:
-        """Ask what is missing, in one process that lives across points."""
+    def ask_all(self, keys: Sequence[str], again: bool = False) -> None:
+        """Ask what is missing, in one process that lives across points; `again`: what was answered too."""
         try:
             for count, key in enumerate(keys, start=1):
                 point, suite = self.plan.exams[key]
                 name = f"exam {count}/{len(keys)}: {point.name} {suite.name}"
                 started, begin = datetime.now(UTC), time.monotonic()
-                journal = store.journal_of(self.root, point, suite)
+                journal = store.journal_of(self.root, key)
+                if again:
+                    journal.unlink(missing_ok=True)
                 outcome = self.worker.exam(point, suite, self.timeout, partial(self.progress.doing, name), journal)
                 exam = Exam(
                     **self._origin(key, point.device, started),

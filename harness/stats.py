@@ -177,6 +177,10 @@ class Accuracy:
         return (self.stderr / self.stderr_naive) ** 2 if self.stderr_naive > 0 else math.nan
 
 
+ROUNDING = 1e-9
+"""A standard error below this is the rounding of sums that cancel."""
+
+
 def clustered(values: Sequence[float], clusters: Sequence[str]) -> tuple[float, float, int]:
     """Mean, standard error clustered as in Miller, *Adding Error Bars to Evals* (2024), eq. 4, and how many clusters
     there are. One cluster says nothing about how clusters differ: the error is not a number."""
@@ -185,14 +189,15 @@ def clustered(values: Sequence[float], clusters: Sequence[str]) -> tuple[float, 
     _, cluster = np.unique(np.asarray(clusters), return_inverse=True)
     sums = np.bincount(cluster, weights=scores - mean)
     error = math.sqrt(float((sums**2).sum())) / len(scores) if len(sums) > 1 else math.nan
-    return mean, error, len(sums)
+    return mean, 0.0 if error < ROUNDING else error, len(sums)
 
 
 def accuracy(scores: Sequence[float], clusters: Sequence[str], confidence: float = 0.95) -> Accuracy:
     """Mean of per-question scores in 0..1 with a clustered standard error and an interval.
 
     Scores of 0 and 1 get Wilson's interval with the number of questions that the clustered error amounts to; others
-    Student's t, cut at 0 and 1. Both take as many degrees of freedom as there are clusters, less one.
+    Student's t, cut at 0 and 1. Both take as many degrees of freedom as there are clusters, less one. Where clusters do
+    not differ at all each is one piece of evidence for Wilson's interval: an interval never has width 0.
     """
     if not scores:
         raise ValueError("the accuracy of no answers")
@@ -202,10 +207,8 @@ def accuracy(scores: Sequence[float], clusters: Sequence[str], confidence: float
         return Accuracy(mean, math.nan, math.nan, 0.0, 1.0, n, count)
     naive = float(np.asarray(scores, float).std(ddof=1)) / math.sqrt(n)
     quantile = float(stats.t.ppf((1 + confidence) / 2, count - 1))
-    if set(scores) <= {0.0, 1.0}:
-        # All right or all wrong: the error is 0, and each image is one piece of evidence.
-        worth = mean * (1 - mean) / stderr**2 if stderr > 0 else count
-        low, high = wilson(mean, worth, quantile)
+    if stderr == 0 or set(scores) <= {0.0, 1.0}:
+        low, high = wilson(mean, mean * (1 - mean) / stderr**2 if stderr > 0 else count, quantile)
     else:
         low, high = max(0.0, mean - quantile * stderr), min(1.0, mean + quantile * stderr)
     return Accuracy(mean, stderr, naive, low, high, n, count)
@@ -269,13 +272,15 @@ def paired_difference(
 ) -> Difference:
     """The mean of the differences, clustered by image; Student's t with (clusters - 1) degrees of freedom.
 
-    Element i of both sides must be the same question.
+    Element i of both sides must be the same question. Where no cluster differs from another, the rule of three bounds
+    the share of images that might: 3 / clusters.
     """
     if len(baseline) != len(candidate) or not baseline:
         raise ValueError(f"{len(baseline)} baseline answers and {len(candidate)} candidate answers cannot be paired")
     values = [b - a for a, b in zip(baseline, candidate, strict=True)]
     mean, error, count = clustered(values, clusters)
     reach = float(stats.t.ppf((1 + confidence) / 2, count - 1)) * error if count > 1 else math.inf
+    reach = reach or 3 / count
     return Difference(mean, error, mean - reach, mean + reach, len(values), count)
 
 

@@ -26,8 +26,6 @@ from harness.schema import (
     Machine,
     Manifest,
     Planned,
-    Point,
-    Suite,
     Visit,
     first_fault,
 )
@@ -149,9 +147,9 @@ def latest(exams: Iterable[Exam]) -> dict[str, Exam]:
     return chosen
 
 
-def journal_of(root: Path, point: Point, suite: Suite) -> Path:
+def journal_of(root: Path, key: str) -> Path:
     """Where the answers of an exam are kept as they come."""
-    return root / "journal" / f"{point.weights}-{point.resolution}-{suite.name}.jsonl"
+    return root / "journal" / f"{key}.jsonl"
 
 
 def load(root: Path) -> tuple[dict[str, dict[int, Visit]], dict[str, Exam]]:

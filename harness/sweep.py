@@ -90,8 +90,6 @@ def run(arguments: Sequence[str]) -> int:
             print(f"note: {mended}", file=sys.stderr)
     visits, exams = store.load(root)
     todo, asked = plan.missing(visits, common["force"]), plan.unanswered(exams, common["force"])
-    for key in asked if common["force"] and not common["dry_run"] else ():
-        store.journal_of(root, *plan.exams[key]).unlink(missing_ok=True)
     device = next(iter(machines.values()))
     count = sum(map(len, todo))
     total = sum(component.protocol.blocks for component in plan.components.values())
@@ -114,7 +112,7 @@ def run(arguments: Sequence[str]) -> int:
                 progress.line(f"about {readable(seconds)} to go: {what}")
                 session = Session(plan, root, timeout, seed, progress)
                 session.visit_all(todo)
-                session.ask_all(asked)
+                session.ask_all(asked, again=common["force"])
     from harness.report import write_report
 
     folder, results = write_report(root, name, Path(common["reports"]))

@@ -293,3 +293,17 @@ def test_what_a_hypervisor_took_during_the_turns_is_told_as_a_share(clock):
     silent = bench(Asynchronous(clock), clock)
     silent.measure()
     assert silent.stolen is None  # not told, not zero
+
+
+def test_the_sides_of_a_comparison_share_what_was_stolen_in_their_turns(clock):
+    class Stolen(Calm):
+        machine_cores = 2
+
+        def read(self, stolen=True):
+            return Reading(stolen=0.1 * clock.now)
+
+    sides = [bench(Asynchronous(clock), clock, Stolen()) for _ in range(2)]
+    for side in sides:
+        side.warm_up()
+    take_turns([sides])
+    assert [side.stolen for side in sides] == pytest.approx([0.05, 0.05])

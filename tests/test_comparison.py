@@ -98,7 +98,8 @@ def test_two_scores_are_compared_question_by_question_and_clustered_by_image():
     # Differences by image: 0, -1, -1; their sums less the mean's share: 2/3, -1/3, -1/3.
     assert found.stderr == pytest.approx((4 / 9 + 1 / 9 + 1 / 9) ** 0.5 / 6)
     assert (found.questions, found.clusters) == (6, 3)
-    assert compare_scores(exam([1, 0] * 40), exam([1, 0] * 40)).verdict(0.01) == "PASS"
+    assert compare_scores(exam([1, 0] * 40), exam([1, 0] * 40)).verdict(0.1) == "PASS"
+    assert compare_scores(exam([1, 0] * 40), exam([1, 0] * 40)).verdict(0.01) == "INCONCLUSIVE"  # 40 images, 7.5 points
     assert compare_scores(exam([1] * 80), exam([0.5] * 80)).verdict(0.01) == "FAIL"
     assert compare_scores(exam([1, 0, 1, 0, 1, 1]), exam([1, 0, 0, 1, 1, 0])).verdict(0.01) == "INCONCLUSIVE"
 

@@ -152,7 +152,12 @@ def test_right_and_wrong_answers_get_wilsons_interval_which_never_has_width_0():
     assert 0.6 < found.low < 0.8
     assert found.high == 1.0
     graded = accuracy([0.5] * 12, [str(k) for k in range(12)])
-    assert (graded.low, graded.high) == (0.5, 0.5)
+    assert graded.low < 0.45 < 0.55 < graded.high
+    rounding = accuracy([1.0, 0.0, 0.0] * 2, ["a"] * 3 + ["b"] * 3)  # sums that cancel, but for their last bit
+    assert rounding.stderr == 0.0
+    assert rounding.high - rounding.low > 0.5
+    nothing = paired_difference([1.0] * 8, [1.0] * 8, list("abcdefgh"))
+    assert (nothing.low, nothing.high) == (-3 / 8, 3 / 8)
 
 
 def test_the_design_effect_tells_what_clusters_cost():

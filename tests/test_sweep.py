@@ -18,7 +18,8 @@ import pytest
 from harness import api, store
 from harness.models.vlm import SHIPPED
 from harness.schema import Exam, Visit
-from harness.sweep import alone, main, report_name, usage
+from harness.session import alone
+from harness.sweep import main, report_name, usage
 
 QUICK = ["protocol=quick", "limit=2", "threads=1"]
 GRID = ["encoder=tiny_fastvithd", "resolution=64,128", *QUICK]

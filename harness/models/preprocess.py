@@ -17,7 +17,7 @@ def decode_image(encoded: bytes) -> Image.Image:
     try:
         with Image.open(io.BytesIO(encoded)) as image:
             return image.convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise HarnessError(f"unreadable image of {len(encoded)} bytes: {error}") from error
 
 

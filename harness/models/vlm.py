@@ -173,6 +173,15 @@ def load_vlm(folder: Path, attention: str = "sdpa", training: bool = False) -> V
     return vlm.eval()
 
 
+def move(vlm: Vlm, device: str, dtype: torch.dtype) -> Vlm:
+    """The VLM on a device and in a dtype; the LLM's rotary frequencies stay in float32, as transformers keeps them."""
+    vlm.encoder.to(dtype)
+    vlm.connector.to(dtype)
+    for parameter in vlm.llm.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return vlm.to(device).eval()
+
+
 def hash_checkpoint(folder: Path) -> str:
     """The first 16 hex digits of the SHA-256 of everything that decides what a saved VLM answers."""
     digest = hashlib.sha256()

@@ -42,23 +42,31 @@ def _dataset(path: str, name: str | None, split: str, revision: str | None) -> t
     local = Path(path).expanduser()
     if local.exists():
         path, revision = str(local.resolve()), None
-    found = datasets.load_dataset(path, name, split=split, revision=revision)
-    commit = ""
     if not local.exists():
-        checksums = getattr(found.info, "download_checksums", None) or {}
-        commit = next((url.split("@")[1].split("/")[0] for url in checksums if "@" in url), revision or "")
-    return found.cast(_stored(found.features)), commit
+        revision = _commit(path, revision)
+    found = datasets.load_dataset(path, name, split=split, revision=revision)
+    for column, feature in found.features.items():
+        if (stored := _stored(feature)) is not feature:
+            found = found.cast_column(column, stored)
+    return found, "" if local.exists() else revision or ""
 
 
-def _stored(features: Any) -> Any:
-    """The same features, with images that are not decoded."""
+def _commit(path: str, revision: str | None) -> str | None:
+    """The commit that a revision of a dataset is now; the revision itself where the hub cannot be asked."""
+    from huggingface_hub import HfApi
+
+    try:
+        return HfApi().dataset_info(path, revision=revision, timeout=10).sha or revision
+    except Exception:  # offline, or no such dataset: loading it, perhaps from the cache, says which
+        return revision
+
+
+def _stored(feature: Any) -> Any:
+    """The same feature, but images are not decoded."""
     import datasets
 
-    def kept(feature: Any) -> Any:
-        if isinstance(feature, datasets.Image):
-            return datasets.Image(decode=False)
-        if isinstance(feature, datasets.List):
-            return datasets.List(kept(feature.feature))
-        return feature
-
-    return datasets.Features({name: kept(feature) for name, feature in features.items()})
+    if isinstance(feature, datasets.Image):
+        return datasets.Image(decode=False)
+    if isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.Image):
+        return datasets.List(datasets.Image(decode=False))
+    return feature

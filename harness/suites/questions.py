@@ -67,7 +67,7 @@ class Questions:
     @property
     def fingerprint(self) -> str:
         """Hash of everything that is asked, images included."""
-        return fingerprint([(q.question_id, q.prompt, q.answers, q.image, sorted(q.facts)) for q in self.asked])
+        return fingerprint([(q.question_id, q.prompt, q.answers, q.image, q.kind, dict(q.facts)) for q in self.asked])
 
 
 def load(suite: Suite) -> Questions:
@@ -123,7 +123,7 @@ class _Parts:
     def __init__(self, suite: Suite):
         environment = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
         environment.filters |= {"literal": ast.literal_eval, "options": options_of, "without_image_marks": unmarked}
-        environment.filters["letter"] = lambda index: LETTERS[int(index)]  # Jinja's own `int` makes 0 of what is none
+        environment.filters["letter"] = letter_of
         texts = {"image": "image", "kind": "''", **suite.fields}
         self._environment = environment
         try:
@@ -183,6 +183,13 @@ def options_of(choices: Iterable[Any]) -> str:
     return "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
 
 
+def letter_of(index: Any) -> str:
+    """The letter of an option's index. (Jinja's own `int` makes 0 of what is no number.)"""
+    if int(index) < 0:
+        raise ValueError(f"{index} is no option's index; hidden references are often -1")
+    return LETTERS[int(index)]
+
+
 def unmarked(text: str) -> str:
     """MMMU's text without `<image 1>`: the image stands before it."""
     return re.sub(r"<image \d+> ?", "", text)
@@ -217,8 +224,3 @@ def _check(stored: bytes, place: str) -> None:
             return
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise HarnessError(f"{place}: image: {len(stored)} bytes that are no readable image") from error
-
-
-def kinds(questions: Iterable[Question]) -> Iterator[str]:
-    """Every kind of question, in the order of their first appearance."""
-    yield from dict.fromkeys(question.kind for question in questions if question.kind)

@@ -85,6 +85,7 @@ def suite_of(task: dict[str, Any], path: Path, data: str = "") -> Suite:
             facts={key: str(value) for key, value in about.get("facts", {}).items()},
             images=about.get("images"),
             max_new_tokens=task["generation_kwargs"]["max_gen_toks"],
+            until=tuple(task["generation_kwargs"].get("until", ())),
             version=about.get("version", 1),
         )
     except KeyError as error:
