@@ -40,14 +40,28 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Ask:
-    """One thing to answer."""
+    """One thing to answer, its prompt as token ids."""
 
     image: str
     """Key of its image."""
-    prompt: str
+    before: tuple[int, ...]
+    """Ids before the image."""
+    after: tuple[int, ...]
     max_new_tokens: int
     until: tuple[str, ...] = ()
     """An answer ends before the first of these."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What became of a list of asks, in its order."""
+
+    texts: tuple[str, ...]
+    """Empty where there is a fault."""
+    faults: tuple[str, ...]
+    """Why there is no answer; empty where there is one."""
+    resumed: int
+    """How many answers the journal of an earlier run had."""
 
 
 Images = Mapping[str, bytes | Image.Image]
@@ -76,42 +90,24 @@ def answer_suite(
     begin = time.perf_counter()
     with signs_of_life(partial(tick, f"{suite.name}: reading the questions")):
         questions = load(suite)
-    asks = [Ask(q.image, q.prompt, suite.max_new_tokens, suite.until) for q in questions.asked]
-    keys = [ask_key(vlm, resolution, weights, ask) for ask in asks]
-    failed: dict[str, str] = {}
-    with Journal(journal) as book:
-        todo = {key: ask for key, ask in zip(keys, asks, strict=True) if key not in book.known}
-        total = len(set(keys))
-        resumed, done = total - len(todo), 0
-        engine = Engine(vlm, resolution, questions.images, reuse, encode_batch, decode_batch)
-        for answers, faults in engine.run(todo):
-            book.add(answers)
-            failed |= faults
-            done += len(answers) + len(faults)
-            tick(f"{suite.name} {resumed + done}/{total}")
-        texts = dict(book.known)
-    if failed:
-        first, key = next((q, key) for q, key in zip(questions.asked, keys, strict=True) if key in failed)
+    engine = Engine(vlm, resolution, questions.images, weights, reuse, encode_batch, decode_batch)
+    asks = [engine.ask(q.image, q.prompt, suite.max_new_tokens, suite.until) for q in questions.asked]
+    found = engine.answer(asks, journal, lambda share: tick(f"{suite.name} {share}"))
+    if failed := [(question, fault) for question, fault in zip(questions.asked, found.faults, strict=True) if fault]:
+        first, fault = failed[0]
         raise HarnessError(
-            f"{len(failed)} of {total} questions have no answer, so there is no score; the first is "
-            f"{first.question_id} (image {first.image}): {failed[key]}"
+            f"{len(failed)} of {len(asks)} questions have no answer, so there is no score; the first is "
+            f"{first.question_id} (image {first.image}): {fault}"
         )
     return Score(
         suite=suite.name,
         metric=suite.metric,
         data=questions.fingerprint,
         revision=questions.revision,
-        answers=tuple(judged(suite, q, texts[key]) for key, q in zip(keys, questions.asked, strict=True)),
+        answers=tuple(judged(suite, q, text) for q, text in zip(questions.asked, found.texts, strict=True)),
         seconds=time.perf_counter() - begin,
-        resumed=resumed,
+        resumed=found.resumed,
     )
-
-
-def ask_key(vlm: Vlm, resolution: int, weights: str, ask: Ask) -> str:
-    """Everything that decides an answer; batch size and device do not."""
-    dtype, attention = str(next(vlm.llm.parameters()).dtype), vlm.llm.config._attn_implementation
-    asked = [ask.image, vlm.question_ids(ask.prompt), ask.max_new_tokens, ask.until, resolution]
-    return fingerprint([VERSION, weights, vlm.spec.model_dump(mode="json"), dtype, attention, *asked])
 
 
 def judged(suite: Suite, question: Question, text: str) -> Answer:
@@ -153,20 +149,51 @@ class Engine:
         vlm: Vlm,
         resolution: int,
         images: Images,
+        weights: str = "",
         reuse: bool = True,
         encode_batch: int = ENCODE_BATCH,
         decode_batch: int = DECODE_BATCH,
     ):
+        """The other parameters are those of `answer_suite`."""
         self.vlm, self.resolution, self.images, self.reuse = vlm, resolution, images, reuse
         self.encode_batch, self.decode_batch = encode_batch, decode_batch
         first = next(vlm.parameters())
         self.device, self.dtype = first.device, first.dtype
+        attention, spec = vlm.llm.config._attn_implementation, vlm.spec.model_dump(mode="json")
+        self._identity = fingerprint([VERSION, weights, spec, str(self.dtype), attention, resolution])
+
+    def ask(self, image: str, prompt: str, max_new_tokens: int, until: tuple[str, ...] = ()) -> Ask:
+        """A prompt about an image, tokenized once."""
+        before, after = self.vlm.question_ids(prompt)
+        return Ask(image, tuple(before), tuple(after), max_new_tokens, until)
+
+    def key(self, ask: Ask) -> str:
+        """Names everything that decides an answer; batch size and device do not."""
+        return fingerprint([self._identity, ask.image, ask.before, ask.after, ask.max_new_tokens, ask.until])
+
+    def answer(
+        self, asks: Sequence[Ask], journal: Path | None = None, tick: Callable[[str], None] = lambda _: None
+    ) -> Answered:
+        """Answer what the journal has no answer to, exact repeats once; `tick` is told how far it is, as `3/12`."""
+        keys = [self.key(ask) for ask in asks]
+        failed: dict[str, str] = {}
+        with Journal(journal) as book:
+            todo = {key: ask for key, ask in zip(keys, asks, strict=True) if key not in book.known}
+            total = len(set(keys))
+            resumed = done = total - len(todo)
+            for answers, faults in self.run(todo):
+                book.add(answers)
+                failed |= faults
+                done += len(answers) + len(faults)
+                tick(f"{done}/{total}")
+            texts = tuple(book.known.get(key, "") for key in keys)
+        return Answered(texts, tuple(failed.get(key, "") for key in keys), resumed)
 
     def run(self, asked: Mapping[str, Ask]) -> Iterator[tuple[dict[str, str], dict[str, str]]]:
         """Answers and faults by key, after each batch of images."""
         for batch, prefixes, faults in self._prefixes(asked):
             answers: dict[str, str] = {}
-            for (_, most), pairs in self._alike(asked, batch).items():
+            for (_, _, most), pairs in self._alike(asked, batch).items():
                 for start in range(0, len(pairs), self.decode_batch):
                     chosen = pairs[start : start + self.decode_batch]
                     after, cache = self._suffix(asked, chosen, prefixes)
@@ -230,7 +257,7 @@ class Engine:
         """Encode a batch of images; prefill what stands before each of them, and it."""
         vlm = self.vlm
         visual = vlm.project(vlm.encode(torch.cat([*pixels]).to(self.device, self.dtype)))
-        heads = {tuple(vlm.question_ids(asked[key].prompt)[0]) for keys in rows for key in keys}
+        heads = {asked[key].before for keys in rows for key in keys}
         caches = {}
         for head in heads:  # one for all, unless a template puts something of the question before the image
             before = torch.tensor([head], device=self.device).expand(len(rows), -1)
@@ -239,13 +266,13 @@ class Engine:
 
     def _alike(
         self, asked: Mapping[str, Ask], rows: Sequence[Sequence[str]]
-    ) -> dict[tuple[tuple[tuple[int, ...], int], int], list[tuple[int, str]]]:
+    ) -> dict[tuple[tuple[int, ...], int, int], list[tuple[int, str]]]:
         """(Row, key) of what can be decoded together: by template, length after the image, and tokens asked for."""
         found = defaultdict(list)
         for row, keys in enumerate(rows):
             for key in keys:
-                before, after = self.vlm.question_ids(asked[key].prompt)
-                found[(tuple(before), len(after)), asked[key].max_new_tokens].append((row, key))
+                ask = asked[key]
+                found[ask.before, len(ask.after), ask.max_new_tokens].append((row, key))
         return found
 
     def _suffix(
@@ -256,10 +283,9 @@ class Engine:
         said: Sequence[int] = (),
     ) -> tuple[Tensor, DynamicCache]:
         """Ids after the image, and the expanded cache of what stands before them."""
-        prompts = [self.vlm.question_ids(asked[key].prompt) for _, key in chosen]
-        after = torch.tensor([[*end, *said] for _, end in prompts], device=self.device)
+        after = torch.tensor([[*asked[key].after, *said] for _, key in chosen], device=self.device)
         rows = torch.tensor([row for row, _ in chosen], device=self.device)
-        return after, expand(prefixes[tuple(prompts[0][0])], rows)
+        return after, expand(prefixes[asked[chosen[0][1]].before], rows)
 
 
 def cut(text: str, until: Sequence[str]) -> str:

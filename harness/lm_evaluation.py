@@ -19,8 +19,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from harness.answers import Ask, Engine, ask_key, judged
-from harness.journal import Journal
+from harness.answers import Engine, judged
 from harness.machine import resolve_device
 from harness.metrics import METRICS
 from harness.models.vlm import hash_checkpoint, load_vlm, move
@@ -121,39 +120,37 @@ class HarnessLM(LM):  # type: ignore[misc]
     @torch.inference_mode()
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Greedy answers, in the order of the requests."""
-        asks, images = [], {}
+        images: dict[str, Image.Image] = {}
+        engine = Engine(self.vlm, self.resolution, images, self.weights)
+        asks = []
         for request in requests:
             text, arguments, *rest = request.args
-            key, picture = self._picture(rest[0] if rest else {})
-            images[key] = picture
+            key, images[key] = self._picture(rest[0] if rest else {})
             if arguments.get("do_sample") or arguments.get("temperature"):
                 raise HarnessError("sampling is not supported: answers are greedy, so that they can be repeated")
             until = arguments.get("until") or ()
             until = (until,) if isinstance(until, str) else tuple(until)
-            asks.append(Ask(key, text.replace(MARK, ""), int(arguments.get("max_gen_toks", 256)), until))
-        keys = [ask_key(self.vlm, self.resolution, self.weights, ask) for ask in asks]
-        with Journal(self.journal) as book:
-            todo = {key: ask for key, ask in zip(keys, asks, strict=True) if key not in book.known}
-            for answers, faults in Engine(self.vlm, self.resolution, images).run(todo):
-                book.add(answers)
-                if faults:
-                    raise HarnessError(next(iter(faults.values())))
-            return [book.known[key] for key in keys]
+            asks.append(engine.ask(key, text.replace(MARK, ""), int(arguments.get("max_gen_toks", 256)), until))
+        found = engine.answer(asks, self.journal)
+        if fault := next(filter(None, found.faults), ""):
+            raise HarnessError(fault)
+        return [*found.texts]
 
     @torch.inference_mode()
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Log-likelihood of each continuation after its prompt and image, and whether it is the greedy one."""
-        asks, images, said = {}, {}, {}
+        images: dict[str, Image.Image] = {}
+        engine = Engine(self.vlm, self.resolution, images)
+        asks, said = {}, {}
         for number, request in enumerate(requests):
             text, continuation, *rest = request.args
-            key, picture = self._picture(rest[0] if rest else {})
-            images[key] = picture
-            asks[str(number)] = Ask(key, text.replace(MARK, ""), 0)
+            key, images[key] = self._picture(rest[0] if rest else {})
+            asks[str(number)] = engine.ask(key, text.replace(MARK, ""), 0)
             ids = self.vlm.text().encode(continuation, add_special_tokens=False)
             if not ids:
                 raise HarnessError(f"request {number}: the continuation {continuation!r} has no tokens")
             said[str(number)] = ids
-        found = Engine(self.vlm, self.resolution, images).scores(asks, said)
+        found = engine.scores(asks, said)
         return [found[str(number)] for number in range(len(requests))]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,14 @@ from harness.schema import Answer, Score
 from harness.stats import accuracy, ratio_interval
 
 WHOLE = "all"
+
+RATIOS = {
+    "precision": ((1, 0, 0, 0), (1, 1, 0, 0)),
+    "recall": ((1, 0, 0, 0), (1, 0, 1, 0)),
+    "f1": ((2, 0, 0, 0), (2, 1, 1, 0)),
+    "yes_ratio": ((1, 1, 0, 0), (0, 0, 0, 1)),
+}
+"""Numerator and denominator as weights of true positives, false positives, false negatives and answers."""
 
 
 @dataclass(frozen=True)
@@ -80,24 +88,14 @@ def _binary(part: str, answers: Sequence[Answer]) -> list[Figure]:
             counts[row[answer.image], 2] += 1
         counts[row[answer.image], 3] += 1
 
-    def share(top: Callable[..., np.ndarray], bottom: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
-        def ratio(sums: np.ndarray) -> np.ndarray:
-            true, false, missed, every = np.moveaxis(np.asarray(sums, float), -1, 0)
-            with np.errstate(invalid="ignore", divide="ignore"):
-                return np.asarray(top(true, false, missed, every) / bottom(true, false, missed, every))
-
-        return ratio
-
-    ratios = {
-        "precision": share(lambda t, f, m, n: t, lambda t, f, m, n: t + f),
-        "recall": share(lambda t, f, m, n: t, lambda t, f, m, n: t + m),
-        "f1": share(lambda t, f, m, n: 2 * t, lambda t, f, m, n: 2 * t + f + m),
-        "yes_ratio": share(lambda t, f, m, n: t + f, lambda t, f, m, n: n),
-    }
+    found = []
     unparsed = sum(answer.parsed is None for answer in answers)
-    made = []
-    for name, statistic in ratios.items():
-        interval = ratio_interval(counts, statistic)
-        low, high = interval.low, interval.high
-        made.append(Figure(part, name, interval.value, low, high, len(answers), len(images), unparsed))
-    return made
+    for name, (top, bottom) in RATIOS.items():
+
+        def ratio(sums: np.ndarray, top: tuple[int, ...] = top, bottom: tuple[int, ...] = bottom) -> np.ndarray:
+            with np.errstate(invalid="ignore", divide="ignore"):
+                return np.asarray(sums @ np.asarray(top, float) / (sums @ np.asarray(bottom, float)))
+
+        value = ratio_interval(counts, ratio)
+        found.append(Figure(part, name, value.value, value.low, value.high, len(answers), len(images), unparsed))
+    return found

@@ -41,19 +41,22 @@ def load_task(path: Path) -> dict[str, Any]:
     return task
 
 
-def expand(name: str) -> list[str]:
-    """The suites that a name stands for: itself, or the members of a group such as `avg5`."""
+def path_of(name: str) -> Path:
+    """The file of a suite or a group of suites."""
     if name not in options("suite"):
         raise HarnessError(unknown("suite", name, options("suite")))
-    task = load_task(FOLDER / f"{name}.yaml")
+    return FOLDER / f"{name}.yaml"
+
+
+def expand(name: str) -> list[str]:
+    """The suites that a name stands for: itself, or the members of a group such as `avg5`."""
+    task = load_task(path_of(name))
     return [str(member) for member in task["task"]] if "group" in task else [name]
 
 
 def load_suite(name: str, limit: int | None = None, data: str = "") -> Suite:
     """The suite of a file's name. `limit`: at most so many images; `data`: a folder or hub id in place of its own."""
-    if name not in options("suite"):
-        raise HarnessError(unknown("suite", name, options("suite")))
-    path = FOLDER / f"{name}.yaml"
+    path = path_of(name)
     suite = suite_of(load_task(path), path, data)
     return suite if limit is None else suite.model_copy(update={"images": min(limit, suite.images or limit)})
 
