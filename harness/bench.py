@@ -73,8 +73,6 @@ class Outputs(Protocol):
     """How often the module that is timed ran, counted by a hook of its own."""
     visual_tokens: int
     text_tokens: int
-    total: float
-    """A weighted sum of the output's elements: not finite if one of them is not, and another one for another input."""
 
 
 class Subject(Protocol):
@@ -88,6 +86,10 @@ class Subject(Protocol):
 
     def outputs(self) -> Outputs:
         """What the last pass left behind."""
+
+    def totals(self) -> list[float]:
+        """Of each pass since this was asked last, a weighted sum of its output's elements: not finite if one of them is
+        not, and another one for another input. Asked once a window: on cold caches a sum costs ten times its work."""
 
     def wait(self) -> None:
         """Return when the device is done."""
@@ -179,6 +181,7 @@ class Bench:
             for _ in self._staged(self.subject.run(self._next())):
                 pass
             self._check()
+            self._judge()
         self.busy += self.clock() - begin
 
     def account(self, before: Reading, after: Reading, seconds: float, sides: int) -> None:
@@ -214,10 +217,14 @@ class Bench:
         return found
 
     def close(self, note: str, passes: int, seconds: float) -> None:
-        """Mark the passes of a window and look at the stopping rule; `seconds`: what the look at the machine took."""
+        """Judge and mark the passes of a window and look at the stopping rule; `seconds`: what the look at the machine
+        took."""
+        begin = self.clock()
+        self._judge()
         self.marks += [note] * passes
         self._spent += seconds
         self.stop = self.stop or self._stop()
+        self._spent += self.clock() - begin
 
     def take(self) -> None:
         """One staged pass, what is timed beside it, and the fused pass of a whole VLM; each on a new input."""
@@ -258,8 +265,8 @@ class Bench:
         self.subject.wait()
         return self.clock() - begin
 
-    def _check(self, repeated: bool = False) -> None:
-        """Refuse a pass whose outputs are not what was asked for."""
+    def _check(self) -> None:
+        """Refuse a pass that did not do what was asked for."""
         found = self.subject.outputs()
         if (found.calls, found.visual_tokens, found.text_tokens) != self._expected:
             component = self.component
@@ -268,11 +275,15 @@ class Bench:
             if found.visual_tokens != component.visual_tokens:
                 raise InvalidOutput(f"{found.visual_tokens} visual tokens, expected {component.visual_tokens}")
             raise InvalidOutput(f"{found.text_tokens} text tokens, expected {component.text_tokens}")
-        if not math.isfinite(found.total):
-            raise InvalidOutput("the output is not finite")
-        if found.total == self._last and not repeated:
-            raise Cached("two different inputs gave the same output: a cache answers, or the input is ignored")
-        self._last = found.total
+
+    def _judge(self, repeated: bool = False) -> None:
+        """Refuse passes whose output is not finite, or that of the pass before although the input was another."""
+        for total in self.subject.totals():
+            if not math.isfinite(total):
+                raise InvalidOutput("the output is not finite")
+            if total == self._last and not repeated:
+                raise Cached("two different inputs gave the same output: a cache answers, or the input is ignored")
+            self._last = total
 
     def _stop(self) -> Stop | None:
         counted = len(self.marks) - self._warmup
@@ -318,7 +329,8 @@ class Bench:
     def _times(self, number: int) -> dict[str, float]:
         self.tick()
         times = dict(self._staged(self.subject.run(number)))
-        self._check(repeated=True)
+        self._check()
+        self._judge(repeated=True)
         return times
 
 

@@ -66,7 +66,7 @@ class Measurer:
     def __init__(self) -> None:
         self._places: dict[tuple[str, str, int], tuple[TorchDevice, TimerTest, Ceilings]] = {}
         self._bases: dict[str, int] = {}
-        self._built: dict[str, Built] = {}
+        self._built: dict[tuple[int, str], Built] = {}
         self._vlm: tuple[str, Vlm] | None = None
 
     def visit(
@@ -82,7 +82,7 @@ class Measurer:
         if timer.fault:
             raise UntrustedTimer(timer)
         base = self._bases.setdefault(components[0].device, place.allocated())  # before the first module was built
-        took = self._build(place, components, progress)
+        took = self._build(place, units, progress)
         watch = Watch(components[0].device, components[0].threads)
         rng = random.Random(seed)
         attempts: list[list[list[dict[str, Any]]]] = [[[] for _ in unit] for unit in units]
@@ -94,7 +94,8 @@ class Measurer:
                 taken = self._sample(place, [units[n] for n in going], watch, rng, progress, base)
                 for n, unit in zip(going, taken, strict=True):
                     for side, found in enumerate(unit):
-                        found["seconds"] = round(found["seconds"] + took.pop(modules_of(units[n][side]), 0.0), 3)
+                        same = side, modules_of(units[n][side])
+                        found["seconds"] = round(found["seconds"] + took.pop(same, 0.0), 3)
                         attempts[n][side].append({"timer": timer, "ceilings": ceilings, **found})
                 going = [n for n in going if any(side[-1]["disturbed"] for side in attempts[n])]
                 if not going:
@@ -116,8 +117,8 @@ class Measurer:
         state, tick = watch.begin(), rarely(partial(progress, "timing"))
         benches, memories = [], {}
         with torch.inference_mode():
-            for component in (component for unit in units for component in unit):
-                built = self._built[modules_of(component)]
+            for side, component in (both for unit in units for both in enumerate(unit)):
+                built = self._built[side, modules_of(component)]
                 bench = Bench(built.subject, component, watch, tick, enter=partial(built.subject.at, component))
                 gc.collect()
                 now = place.allocated()
@@ -170,10 +171,12 @@ class Measurer:
         torch.set_num_threads(component.threads)
         return self._places[asked]
 
-    def _build(self, place: TorchDevice, components: Sequence[Component], progress: Progress) -> dict[str, float]:
+    def _build(
+        self, place: TorchDevice, units: Sequence[Sequence[Component]], progress: Progress
+    ) -> dict[tuple[int, str], float]:
         """Build the modules that are not there yet, after those that are not wanted any more were freed; returns the
-        seconds that each took."""
-        wanted = {modules_of(component): component for component in components}
+        seconds that each took. Units share them, the sides of one unit do not: they take turns pass by pass."""
+        wanted = {(side, modules_of(component)): component for unit in units for side, component in enumerate(unit)}
         self._built = {same: built for same, built in self._built.items() if same in wanted}
         gc.collect()
         place.empty_cache()

@@ -25,6 +25,7 @@ class Asynchronous:
         self.visual, self.text, self.calls = 4, 24, 1
         self.cached = set()
         self.total = lambda number: float(number)
+        self.sums = []
 
     def run(self, number):
         self.shown.append(number)
@@ -38,7 +39,12 @@ class Asynchronous:
         yield "prefill_visual"
 
     def outputs(self):
-        return Left(self.calls, self.visual, self.text, self.total(self.shown[-1]))
+        self.sums.append(self.total(self.shown[-1]))
+        return Left(self.calls, self.visual, self.text)
+
+    def totals(self):
+        sums, self.sums = self.sums, []
+        return sums
 
     def wait(self):
         if self.pending:
@@ -257,7 +263,8 @@ def test_components_take_turns_in_another_order_each_round_and_share_modules(clo
             return iter(["prefill_visual"])
 
         def outputs(self):
-            return Left(1, 4, 24, float(len(turns)))
+            self.sums.append(float(len(turns)))
+            return Left(1, 4, 24)
 
     subject = Shared(clock)
     rules = {"max_samples": 8, "min_samples": 8, "warmup": 1}

@@ -36,6 +36,9 @@ PRODUCT = {"cpu": 2048, "cuda": 8192, "mps": 4096}
 BUFFER = {"cpu": 256 * 2**20, "cuda": 2**30, "mps": 512 * 2**20}
 """Bytes of the buffer whose copy shows the most that it can move; several times the caches."""
 
+KEPT = 4
+"""Outputs of passes that wait to be checked."""
+
 
 class TorchDevice:
     """One torch device: how to wait for it, its memory, and known work for `harness.timer`."""
@@ -157,8 +160,6 @@ class Left:
     calls: int
     visual_tokens: int
     text_tokens: int
-    total: float
-    """A weighted sum of all elements of the output."""
 
 
 class Counter:
@@ -187,6 +188,8 @@ class TorchSubject:
         self.modules: list[nn.Module] = []
         self._out: Tensor = torch.zeros(())
         self._tokens = (0, 0)
+        self._outs: list[Tensor] = []
+        self._sums: list[float] = []
         self._weights: Tensor | None = None
         self._noises: dict[int, list[Tensor]] = {}
         self._inputs: list[Tensor] = []
@@ -212,16 +215,27 @@ class TorchSubject:
     def outputs(self) -> Left:
         """What the last pass left behind."""
         calls = next((counter.calls for counter in self._counters if counter.calls != 1), 1)
-        return Left(calls, *self._tokens, self._mark())
+        self._outs.append(self._out)
+        if len(self._outs) == KEPT:
+            self._add_up()
+        return Left(calls, *self._tokens)
 
-    def _mark(self) -> float:
-        """A weighted sum of the output: a plain one is always near zero behind a layer norm."""
-        out = self._out.flatten()
-        if out.dtype is not torch.float32:
-            out = out.float()  # half precision might overflow in the sum alone
-        if self._weights is None or self._weights.numel() != out.numel():
-            self._weights = (torch.arange(out.numel(), device=out.device) % 1009).float().cos()
-        return torch.dot(out, self._weights).item()
+    def totals(self) -> list[float]:
+        """Of each pass since this was asked last, a weighted sum of its output."""
+        self._add_up()
+        sums, self._sums = self._sums, []
+        return sums
+
+    def _add_up(self) -> None:
+        """Reduce each output to one number; a plain sum is always near zero behind a layer norm."""
+        for kept in self._outs:
+            out = kept.flatten()
+            if out.dtype is not torch.float32:
+                out = out.float()  # half precision might overflow in the sum alone
+            if self._weights is None or self._weights.numel() != out.numel():
+                self._weights = (torch.arange(out.numel(), device=out.device) % 1009).float().cos()
+            self._sums.append(torch.dot(out, self._weights).item())
+        self._outs.clear()
 
     def at(self, component: Component) -> TorchSubject:
         """The same modules for another resolution or number of tokens."""
