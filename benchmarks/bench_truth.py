@@ -17,12 +17,12 @@ from torch.utils.benchmark import Timer
 from harness.bench import Bench, window
 from harness.composition import counted
 from harness.config import compose_all
-from harness.measurement import examples
 from harness.models.llms import prefill, splice
 from harness.plan import components_of
 from harness.points import make_point
 from harness.runtimes.torch_runtime import EncoderSubject, LlmSubject, TorchDevice, build, fit, stand_in_ids
 from harness.stats import median_interval
+from harness.suites.questions import examples
 from harness.telemetry import Watch
 
 VISUAL_TOKENS = 256

@@ -1,8 +1,8 @@
 """The answerer: one trained VLM and a suite -> one answer for each question. The only place that generates text.
 
-An image is preprocessed and encoded once for all its questions, and what their prompts share (the template and the
-image) is prefilled once: its KV cache is expanded over them. Prompts of one length are decoded together, so nothing is
-padded and the batch changes no answer. The next images are decoded while the device computes; only the images and
+An image is preprocessed and encoded once for all its questions, and the head that their prompts share (the template and
+the image) is prefilled once: its KV cache is expanded over them. Prompts of one length are decoded together, so nothing
+is padded and the batch changes no answer. The next images are decoded while the device computes; only the images and
 caches of one batch are in memory. Exact repeats are asked once. Answers go to a journal as they come.
 """
 
@@ -11,22 +11,21 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import DynamicCache
 
 from harness.journal import Journal
 from harness.metrics import METRICS
-from harness.models.preprocess import pixel_tensor
-from harness.models.vlm import Vlm
+from harness.models.answering import AnsweringModel, Begun, Prepared
 from harness.schema import Answer, HarnessError, Score, Suite, fingerprint
 from harness.suites.questions import Question, load
 
@@ -34,19 +33,20 @@ ENCODE_BATCH = 16
 DECODE_BATCH = 64
 DECODERS = 2
 """Threads that decode and resize the next images."""
-VERSION = 1
+VERSION = 2
 """Raised when the way of asking changes an answer; part of every journal key."""
 
 
 @dataclass(frozen=True)
 class Ask:
-    """One thing to answer, its prompt as token ids."""
+    """One thing to answer."""
 
     image: str
     """Key of its image."""
-    before: tuple[int, ...]
-    """Ids before the image."""
-    after: tuple[int, ...]
+    text: str
+    """What is asked, outside of any template."""
+    ids: tuple[int, ...]
+    """The whole prompt, the image as one placeholder."""
     max_new_tokens: int
     until: tuple[str, ...] = ()
     """An answer ends before the first of these."""
@@ -67,14 +67,15 @@ class Answered:
 Images = Mapping[str, bytes | Image.Image]
 """Images by their keys: as they are stored, or decoded."""
 
+Waiting = tuple[Begun, str, int, list[int]]
+"""A question whose head was prefilled: by what, its key, its row there, and the ids that are left."""
+
 
 @torch.inference_mode()
 def answer_suite(
-    vlm: Vlm,
+    model: AnsweringModel,
     suite: Suite,
-    resolution: int,
     tick: Callable[[str], None] = lambda _: None,
-    weights: str = "",
     journal: Path | None = None,
     reuse: bool = True,
     encode_batch: int = ENCODE_BATCH,
@@ -82,15 +83,15 @@ def answer_suite(
 ) -> Score:
     """Answer and score every question of `suite`.
 
-    `weights` names the VLM's weights in the journal's keys; `tick` is told how far it is, as a sign of life;
-    `reuse=False` encodes and prefills every question for itself, which must give the same answers.
+    `tick` is told how far it is, as a sign of life; `reuse=False` encodes and prefills every question for itself, which
+    must give the same answers.
 
     Raises `HarnessError` when a question has no answer: then there is no score, and the others are in the journal.
     """
     begin = time.perf_counter()
     with signs_of_life(partial(tick, f"{suite.name}: reading the questions")):
         questions = load(suite)
-    engine = Engine(vlm, resolution, questions.images, weights, reuse, encode_batch, decode_batch)
+    engine = Engine(model, questions.images, reuse, encode_batch, decode_batch)
     asks = [engine.ask(q.image, q.prompt, suite.max_new_tokens, suite.until) for q in questions.asked]
     found = engine.answer(asks, journal, lambda share: tick(f"{suite.name} {share}"))
     if failed := [(question, fault) for question, fault in zip(questions.asked, found.faults, strict=True) if fault]:
@@ -146,30 +147,24 @@ class Engine:
 
     def __init__(
         self,
-        vlm: Vlm,
-        resolution: int,
+        model: AnsweringModel,
         images: Images,
-        weights: str = "",
         reuse: bool = True,
         encode_batch: int = ENCODE_BATCH,
         decode_batch: int = DECODE_BATCH,
     ):
         """The other parameters are those of `answer_suite`."""
-        self.vlm, self.resolution, self.images, self.reuse = vlm, resolution, images, reuse
+        self.model, self.images, self.reuse = model, images, reuse
         self.encode_batch, self.decode_batch = encode_batch, decode_batch
-        first = next(vlm.parameters())
-        self.device, self.dtype = first.device, first.dtype
-        attention, spec = vlm.llm.config._attn_implementation, vlm.spec.model_dump(mode="json")
-        self._identity = fingerprint([VERSION, weights, spec, str(self.dtype), attention, resolution])
+        self._identity = fingerprint([VERSION, model.identity])
 
-    def ask(self, image: str, prompt: str, max_new_tokens: int, until: tuple[str, ...] = ()) -> Ask:
-        """A prompt about an image, tokenized once."""
-        before, after = self.vlm.question_ids(prompt)
-        return Ask(image, tuple(before), tuple(after), max_new_tokens, until)
+    def ask(self, image: str, text: str, max_new_tokens: int, until: tuple[str, ...] = ()) -> Ask:
+        """A prompt about an image."""
+        return Ask(image, text, self.model.prompt(text), max_new_tokens, until)
 
     def key(self, ask: Ask) -> str:
         """Names everything that decides an answer; batch size and device do not."""
-        return fingerprint([self._identity, ask.image, ask.before, ask.after, ask.max_new_tokens, ask.until])
+        return fingerprint([self._identity, ask.image, ask.ids, ask.max_new_tokens, ask.until])
 
     def answer(
         self, asks: Sequence[Ask], journal: Path | None = None, tick: Callable[[str], None] = lambda _: None
@@ -191,36 +186,36 @@ class Engine:
 
     def run(self, asked: Mapping[str, Ask]) -> Iterator[tuple[dict[str, str], dict[str, str]]]:
         """Answers and faults by key, after each batch of images."""
-        for batch, prefixes, faults in self._prefixes(asked):
+        for waiting, faults in self._begun(asked):
             answers: dict[str, str] = {}
-            for (_, _, most), pairs in self._alike(asked, batch).items():
-                for start in range(0, len(pairs), self.decode_batch):
-                    chosen = pairs[start : start + self.decode_batch]
-                    after, cache = self._suffix(asked, chosen, prefixes)
-                    for (_, key), text in zip(chosen, generate(self.vlm, after, cache, most), strict=True):
+            for (start, _, most), group in self._alike(asked, waiting).items():
+                for first in range(0, len(group), self.decode_batch):
+                    chosen = group[first : first + self.decode_batch]
+                    texts = self._generate(start, chosen, most)
+                    for (key, _, _), text in zip(chosen, texts, strict=True):
                         answers[key] = cut(text, asked[key].until)
             yield answers, faults
 
     def scores(self, asked: Mapping[str, Ask], said: Mapping[str, list[int]]) -> dict[str, tuple[float, bool]]:
         """By key: the log-likelihood of the ids `said[key]` as an answer, and whether they are the greedy one."""
         found: dict[str, tuple[float, bool]] = {}
-        for batch, prefixes, faults in self._prefixes(asked):
+        for waiting, faults in self._begun(asked):
             if faults:
                 raise HarnessError(next(iter(faults.values())))
-            for row, keys in enumerate(batch):
-                for key in keys:
-                    after, cache = self._suffix(asked, [(row, key)], prefixes, said[key])
-                    out = self.vlm.llm(input_ids=after, past_key_values=cache, use_cache=True)
-                    logits = out.logits[0, -len(said[key]) - 1 : -1].float().log_softmax(-1)
-                    ids = torch.tensor(said[key], device=self.device)
-                    likely = logits.gather(1, ids[:, None]).sum().item()
-                    found[key] = (likely, bool((logits.argmax(-1) == ids).all()))
+            for start, key, row, rest in waiting:
+                count = len(said[key])
+                begun = start.rows(torch.tensor([row], device=self.model.device))
+                ids = torch.tensor([[*rest, *said[key]]], device=self.model.device)
+                logits = self.model.go_on(ids, begun, count + 1)[0]
+                if not rest:  # the head's own logits are those of the first id
+                    logits = torch.cat([begun.logits, logits[-count:]])
+                likely = logits[-count - 1 : -1].float().log_softmax(-1)
+                total = likely.gather(1, ids[0, -count:, None]).sum().item()
+                found[key] = (total, bool((likely.argmax(-1) == ids[0, -count:]).all()))
         return found
 
-    def _prefixes(
-        self, asked: Mapping[str, Ask]
-    ) -> Iterator[tuple[list[list[str]], dict[tuple[int, ...], DynamicCache], dict[str, str]]]:
-        """For each batch of images: the keys about each, by template the KV caches of what they share, and faults."""
+    def _begun(self, asked: Mapping[str, Ask]) -> Iterator[tuple[list[Waiting], dict[str, str]]]:
+        """For each batch of images what is left to do after their heads were prefilled, and faults."""
         by_image: dict[str, list[str]] = defaultdict(list)
         for key, ask in asked.items():
             by_image[ask.image if self.reuse else key].append(key)
@@ -229,63 +224,91 @@ class Engine:
         batches = [groups[start : start + step] for start in range(0, len(groups), step)]
         with ThreadPoolExecutor(DECODERS) as pool:
 
-            def prepare(number: int) -> list[Future[Tensor]]:
+            def prepare(number: int) -> list[Future[Prepared]]:
                 if number >= len(batches):
                     return []
-                return [pool.submit(self._pixels, asked[keys[0]].image) for keys in batches[number]]
+                return [pool.submit(self._prepare, [asked[key] for key in keys]) for keys in batches[number]]
 
             ahead = prepare(0)
             for number, batch in enumerate(batches):
                 ready, ahead = ahead, prepare(number + 1)
-                rows: list[list[str]] = []
-                pixels: list[Tensor] = []
+                rows: list[tuple[list[str], Prepared]] = []
                 faults: dict[str, str] = {}
                 for keys, future in zip(batch, ready, strict=True):
                     try:
-                        pixels.append(future.result())
-                        rows.append(keys)
+                        rows.append((keys, future.result()))
                     except HarnessError as error:
                         faults |= dict.fromkeys(keys, str(error))
-                yield rows, self._prefill(asked, rows, pixels) if rows else {}, faults
+                for together in self._together(rows):
+                    try:
+                        yield self._prefill(together), {}
+                    except ValueError as error:  # transformers' word for an input that does not fit a model
+                        fault = " ".join(str(error).split())[:200]
+                        yield [], dict.fromkeys((key for keys, _ in together for key in keys), fault)
+                if faults:
+                    yield [], faults
 
-    def _pixels(self, key: str) -> Tensor:
-        return pixel_tensor(self.images[key], self.vlm.spec.encoder, self.resolution)
+    def _prepare(self, asks: Sequence[Ask]) -> Prepared:
+        return self.model.prepare(self.images[asks[0].image], [ask.text for ask in asks])
 
-    def _prefill(
-        self, asked: Mapping[str, Ask], rows: Sequence[Sequence[str]], pixels: Sequence[Tensor]
-    ) -> dict[tuple[int, ...], DynamicCache]:
+    def _together(self, rows: Sequence[tuple[list[str], Prepared]]) -> list[list[tuple[list[str], Prepared]]]:
+        """Images that can be encoded as a batch: alike, and each with one head of one length for all its prompts."""
+        found: dict[Hashable, list[tuple[list[str], Prepared]]] = defaultdict(list)
+        for number, (keys, prepared) in enumerate(rows):
+            sizes = [self.model.head(prompt) for prompt in prepared.prompts]
+            heads = {
+                tuple(prompt["input_ids"][0, :size].tolist())
+                for prompt, size in zip(prepared.prompts, sizes, strict=True)
+            }
+            alone = number if len(heads) > 1 else -1
+            found[alone, sizes[0], self.model.alike(prepared)].append((keys, prepared))
+        return list(found.values())
+
+    def _prefill(self, rows: Sequence[tuple[list[str], Prepared]]) -> list[Waiting]:
         """Encode a batch of images; prefill what stands before each of them, and it."""
-        vlm = self.vlm
-        visual = vlm.project(vlm.encode(torch.cat([*pixels]).to(self.device, self.dtype)))
-        heads = {asked[key].before for keys in rows for key in keys}
-        caches = {}
-        for head in heads:  # one for all, unless a template puts something of the question before the image
-            before = torch.tensor([head], device=self.device).expand(len(rows), -1)
-            _, caches[head] = vlm.prefill(vlm.prompt(visual, before, before[:, :0]))
-        return caches
+        model = self.model
+        images = [prepared for _, prepared in rows]
+        encoded = model.encode(images)
+        begun: dict[Any, Begun] = {}
+        waiting = []
+        for row, (keys, prepared) in enumerate(rows):
+            for key, prompt in zip(keys, prepared.prompts, strict=True):
+                size = model.head(prompt)
+                ids = prompt["input_ids"][0].tolist()
+                head = tuple(ids[:size]) if len(rows) == 1 else None  # one for all, unless an image is alone with more
+                if head not in begun:
+                    prompts = [prompt] if head else [one.prompts[0] for one in images]
+                    begun[head] = model.begin(images, prompts, encoded)
+                waiting.append((begun[head], key, row, ids[size:]))
+        return waiting
 
     def _alike(
-        self, asked: Mapping[str, Ask], rows: Sequence[Sequence[str]]
-    ) -> dict[tuple[tuple[int, ...], int, int], list[tuple[int, str]]]:
-        """(Row, key) of what can be decoded together: by template, length after the image, and tokens asked for."""
+        self, asked: Mapping[str, Ask], waiting: Sequence[Waiting]
+    ) -> dict[tuple[Begun, int, int], list[tuple[str, int, list[int]]]]:
+        """(Key, row, ids) of what can be decoded together: by prefill, ids that are left, and tokens asked for."""
         found = defaultdict(list)
-        for row, keys in enumerate(rows):
-            for key in keys:
-                ask = asked[key]
-                found[ask.before, len(ask.after), ask.max_new_tokens].append((row, key))
+        for start, key, row, rest in waiting:
+            found[start, len(rest), asked[key].max_new_tokens].append((key, row, rest))
         return found
 
-    def _suffix(
-        self,
-        asked: Mapping[str, Ask],
-        chosen: Sequence[tuple[int, str]],
-        prefixes: Mapping[tuple[int, ...], DynamicCache],
-        said: Sequence[int] = (),
-    ) -> tuple[Tensor, DynamicCache]:
-        """Ids after the image, and the expanded cache of what stands before them."""
-        after = torch.tensor([[*asked[key].after, *said] for _, key in chosen], device=self.device)
-        rows = torch.tensor([row for row, _ in chosen], device=self.device)
-        return after, expand(prefixes[asked[chosen[0][1]].before], rows)
+    def _generate(self, start: Begun, chosen: Sequence[tuple[str, int, list[int]]], most: int) -> list[str]:
+        """Greedy answers to prompts of one length that go on from rows of one prefill."""
+        model = self.model
+        begun = start.rows(torch.tensor([row for _, row, _ in chosen], device=model.device))
+        rest = torch.tensor([ids for _, _, ids in chosen], device=model.device)
+        logits = model.go_on(rest, begun)[:, -1] if rest.numel() else begun.logits
+        done = torch.zeros(len(chosen), dtype=torch.bool, device=model.device)
+        ends = torch.tensor(sorted(model.ends), device=model.device)
+        produced: list[Tensor] = []
+        while True:
+            token = logits.argmax(-1)
+            done |= torch.isin(token, ends)
+            produced.append(token.masked_fill(done, int(ends[0])))
+            if len(produced) >= most or bool(done.all()):
+                break
+            logits = model.go_on(token[:, None], begun)[:, -1]
+        said = torch.stack(produced, 1).tolist()
+        return [model.say([token for token in ids if token not in model.ends]) for ids in said]
 
 
 def cut(text: str, until: Sequence[str]) -> str:
@@ -293,27 +316,3 @@ def cut(text: str, until: Sequence[str]) -> str:
     for end in until:
         text = text.partition(end)[0] if end else text
     return text
-
-
-def expand(cache: DynamicCache, rows: Tensor) -> DynamicCache:
-    """A new cache whose row i is row `rows[i]` of `cache`."""
-    made = DynamicCache()
-    for number, layer in enumerate(cache.layers):
-        made.update(layer.keys[rows], layer.values[rows], number)
-    return made
-
-
-def generate(vlm: Vlm, after: Tensor, cache: DynamicCache, max_new_tokens: int) -> list[str]:
-    """Greedy answers to prompts of one length: ids (B, T) after a prefix whose cache (B rows) grows."""
-    logits = vlm.decode(after, cache)
-    done = torch.zeros(len(after), dtype=torch.bool, device=after.device)
-    produced = []
-    for step in range(max_new_tokens):
-        token = logits.argmax(-1)
-        done |= token == vlm.end
-        produced.append(token.masked_fill(done, vlm.end))
-        if bool(done.all()) or step + 1 == max_new_tokens:
-            break
-        logits = vlm.decode(token[:, None], cache)
-    ids = torch.stack(produced, 1).tolist()
-    return [str(vlm.text().decode([t for t in row if t != vlm.end], skip_special_tokens=True)) for row in ids]

@@ -29,7 +29,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, Protocol
 
-from harness.schema import MAIN_STAGE, STAGES_OF, TTFTS, Component, HarnessError, Samples
+from harness.schema import MAIN_STAGE, STAGES_OF, TTFTS, WHOLE, Component, HarnessError, Samples
 from harness.schema import Protocol as Rules
 from harness.stats import half_width, spread, sum_passes
 from harness.telemetry import Reading, mark
@@ -301,7 +301,7 @@ class Bench:
 
     def _heads(self) -> list[list[float]]:
         """The series that must be known well before a visit ends."""
-        if self.component.kind == "vlm":
+        if self.component.kind in WHOLE:
             return [sum_passes(self.seconds, TTFTS["ttft_user"]), self.seconds["ttft_fused"]]
         return [self.seconds[MAIN_STAGE[self.component.kind]]]
 

@@ -24,6 +24,7 @@ from harness.schema import (
     STAGES,
     STAGES_OF,
     TTFTS,
+    WHOLE,
     Ceilings,
     Exam,
     Manifest,
@@ -39,7 +40,7 @@ Blocks = dict[int, float]
 """Block -> value."""
 
 PARTS = tuple(MAIN_STAGE)
-"""Kinds of component that a point is composed of."""
+"""Kinds of component that a point is composed of, unless it is a published VLM, which is measured as a whole."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,15 @@ class Result:
         return "ok", ""
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """Kinds of component that its times are the sum of."""
+        return ("published",) if self.planned.point.published is not None else PARTS
+
+    @property
     def timed(self) -> bool:
         """Whether every component was measured and none of them failed."""
         good = all(v.status == "ok" for blocks in self.visits.values() for v in blocks.values())
-        return good and all(self.visits.get(kind) for kind in PARTS)
+        return good and all(self.visits.get(kind) for kind in self.parts)
 
     def _series(self, kind: str, name: str) -> dict[int, list[float]]:
         """Block -> counted passes of a stage (or a sum of `TTFTS`) of one component, for the usable blocks."""
@@ -110,8 +116,8 @@ class Result:
         """Seconds of a stage or of a TTFT in each block, summed over the point's components."""
         stages = TTFTS.get(name, (name,))
         sums: Blocks = {}
-        parts = [(kind, s) for kind in PARTS for s in stages if s in STAGES_OF[kind]]
-        for block in self._usable(PARTS):
+        parts = [(kind, s) for kind in self.parts for s in stages if s in STAGES_OF[kind]]
+        for block in self._usable(self.parts) if parts else ():
             found = [self.visits[kind][block].samples for kind, _ in parts]
             sums[block] = math.fsum(
                 statistics.median(counted(samples, s))
@@ -121,18 +127,24 @@ class Result:
         return sums
 
     def times(self) -> dict[str, Interval]:
-        """Every stage and TTFT, composed, with the interval over blocks; `ttft_fused` where it was measured."""
+        """Every stage and TTFT with the interval over blocks; `ttft_fused` where a whole VLM was measured."""
         if not self.timed:
             return {}
-        found = {name: blocks_interval([*self.composed(name).values()]) for name in (*STAGES, "prefill_visual", *TTFTS)}
-        if self.direct:
-            found["ttft_fused"] = blocks_interval([*self.stage("vlm", "ttft_fused").values()])
+        sums = {name: self.composed(name) for name in (*STAGES, "prefill_visual", *TTFTS)}
+        found = {name: blocks_interval([*values.values()]) for name, values in sums.items() if values}
+        if self.whole:
+            found["ttft_fused"] = blocks_interval([*self.stage(self.whole, "ttft_fused").values()])
         return found
 
     @property
+    def whole(self) -> str:
+        """The kind of component that was measured as a whole; empty if there is none."""
+        return next((kind for kind in WHOLE if self.timed and self.visits.get(kind)), "")
+
+    @property
     def direct(self) -> bool:
-        """Whether the whole VLM was measured, too."""
-        return self.timed and bool(self.visits.get("vlm"))
+        """Whether a composed VLM was measured as a whole, too."""
+        return self.whole == "vlm"
 
     def residual(self, name: str) -> Interval | None:
         """Composed over direct, minus 1, paired by block; None where the VLM was not measured directly."""
@@ -147,9 +159,9 @@ class Result:
 
     def overlap(self) -> Interval | None:
         """Seconds that waiting between stages costs: sum of the stages minus the fused pass, of the same visits."""
-        if not self.direct:
+        if not self.whole:
             return None
-        staged, fused = self.stage("vlm", "ttft_user"), self.stage("vlm", "ttft_fused")
+        staged, fused = self.stage(self.whole, "ttft_user"), self.stage(self.whole, "ttft_fused")
         return blocks_interval([staged[block] - fused[block] for block in staged], positive=False)
 
     def percentile(self, kind: str, name: str, share: float) -> float | None:
@@ -183,45 +195,46 @@ class Result:
 
     def memory(self) -> tuple[int | None, str]:
         """Peak bytes of the whole VLM and where the number comes from."""
-        if self.direct:
-            peaks = [v.memory.peak for v in self.visits["vlm"].values() if v.memory and v.memory.peak is not None]
+        if self.whole:
+            found = [visit.memory for visit in self.visits[self.whole].values() if visit.memory]
+            peaks = [memory.peak for memory in found if memory.peak is not None]
             if peaks:
-                first = next(v.memory for v in self.visits["vlm"].values() if v.memory)
+                first = found[0]
                 return max(peaks), f"{first.source}; largest of {len(peaks)} blocks"
         memories = {kind: [v.memory for v in self.visits.get(kind, {}).values() if v.memory] for kind in PARTS}
-        if not self.timed or not all(memories.values()):
+        if not self.timed or not all(memories.values()):  # nothing of a published VLM is there either
             return None, "unknown"
         weights = work = 0
         before: list[int] = []
-        for found in memories.values():
-            if any(None in (m.before, m.loaded, m.peak) for m in found):
+        for of_kind in memories.values():
+            if any(None in (m.before, m.loaded, m.peak) for m in of_kind):
                 return None, "unknown"
-            before += [m.before or 0 for m in found]
-            weights += max((m.loaded or 0) - (m.before or 0) for m in found)
-            work = max(work, *((m.peak or 0) - (m.loaded or 0) for m in found))
+            before += [m.before or 0 for m in of_kind]
+            weights += max((m.loaded or 0) - (m.before or 0) for m in of_kind)
+            work = max(work, *((m.peak or 0) - (m.loaded or 0) for m in of_kind))
         source = memories["llm"][0].source
         return min(before) + weights + work, f"composed of each component's {source}"
 
     @property
     def blocks(self) -> int:
         """How many blocks the times rest on."""
-        return len(self._usable(PARTS)) if self.timed else 0
+        return len(self._usable(self.parts)) if self.timed else 0
 
     @property
     def disturbed_blocks(self) -> int:
         """How many of the measured blocks hold a disturbed visit."""
-        return sum(self._disturbed(PARTS, block) for block in self._common(PARTS))
+        return sum(self._disturbed(self.parts, block) for block in self._common(self.parts))
 
     @property
     def disturbed(self) -> bool:
         """Whether the times rest on disturbed blocks, because more than half of all are."""
-        return any(self._disturbed(PARTS, block) for block in self._usable(PARTS))
+        return any(self._disturbed(self.parts, block) for block in self._usable(self.parts))
 
     def marked(self) -> float:
         """Share of the counted passes that are marked."""
         marks = [
             mark
-            for kind in PARTS
+            for kind in self.parts
             for visit in self.visits.get(kind, {}).values()
             if visit.samples is not None
             for mark in visit.samples.marks[visit.samples.warmup :]

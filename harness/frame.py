@@ -11,7 +11,7 @@ import pandas as pd
 
 from harness.composition import Result
 from harness.frontier import on_frontier
-from harness.schema import MAIN_STAGE, STAGES, TTFTS, Protocol
+from harness.schema import MAIN_STAGES, STAGES, TTFTS, Point, Protocol
 from harness.scores import figures
 from harness.stats import Interval, accuracy, combined
 
@@ -34,14 +34,10 @@ def row_of(result: Result) -> dict[str, Any]:
     entries = [v for blocks in result.visits.values() for v in blocks.values()] + list(result.exams.values())
     machine = entries[0].machine
     row: dict[str, Any] = {
-        "encoder": point.encoder.name,
-        "encoder_title": point.encoder.title,
-        "llm": point.llm.name,
-        "llm_title": point.llm.title,
+        **_names(point),
         "resolution": point.resolution,
-        "stride": point.encoder.stride,
         "visual_tokens": point.visual_tokens,
-        "text_tokens": point.protocol.text_tokens,
+        "text_tokens": point.tokens[1] if point.tokens else point.protocol.text_tokens,
         "status": result.status,
         "reason": result.reason,
         "weights": point.weights,
@@ -87,9 +83,26 @@ def row_of(result: Result) -> dict[str, Any]:
     return row
 
 
+def _names(point: Point) -> dict[str, Any]:
+    """What the parts of a point are called; a published VLM stands where an encoder would."""
+    if point.published is not None:
+        whole = point.published
+        return {"encoder": whole.name, "encoder_title": whole.title, "llm": "", "llm_title": whole.llm or "its own"}
+    assert point.encoder is not None
+    assert point.llm is not None
+    return {
+        "encoder": point.encoder.name,
+        "encoder_title": point.encoder.title,
+        "llm": point.llm.name,
+        "llm_title": point.llm.title,
+        "stride": point.encoder.stride,
+    }
+
+
 def _latency(result: Result) -> dict[str, Any]:
     """The columns of what was timed."""
-    row: dict[str, Any] = {"source": "composed, checked directly" if result.direct else "composed"}
+    sources = {"vlm": "composed, checked directly", "published": "measured as a whole", "": "composed"}
+    row: dict[str, Any] = {"source": sources[result.whole]}
     peak, source = result.memory()
     row |= {
         "blocks": result.blocks,
@@ -111,7 +124,9 @@ def _latency(result: Result) -> dict[str, Any]:
             row |= {f"direct_{name}": result.stage_median("vlm", name)}
     if (overlap := result.overlap()) is not None:
         row |= _columns("overlap", overlap)
-    for kind, stage in MAIN_STAGE.items():
+    for kind, stage in MAIN_STAGES:
+        if kind not in result.parts:
+            continue
         samples, worth, correlation = result.evidence(kind, stage)
         row |= {f"{stage}_samples": samples, f"{stage}_effective_samples": worth, f"{stage}_lag1": correlation}
         row |= {f"{stage}_p{100 * share:.0f}": result.percentile(kind, stage, share) for share in SHARES}
@@ -125,8 +140,8 @@ def _latency(result: Result) -> dict[str, Any]:
         work = next((v.work[stage] for v in result.visits[kind].values() if stage in v.work), None)
         if work is not None:
             row |= {f"{stage}_flops": work.flops, f"{stage}_bytes": work.bytes, f"{stage}_parameters": work.parameters}
-    if result.direct:
-        row |= {f"ttft_fused_p{100 * share:.0f}": result.percentile("vlm", "ttft_fused", share) for share in SHARES}
+    if whole := result.whole:
+        row |= {f"ttft_fused_p{100 * share:.0f}": result.percentile(whole, "ttft_fused", share) for share in SHARES}
     return row
 
 

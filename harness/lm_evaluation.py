@@ -22,7 +22,9 @@ from PIL import Image
 from harness.answers import Engine, judged
 from harness.machine import resolve_device
 from harness.metrics import METRICS
-from harness.models.vlm import hash_checkpoint, load_vlm, move
+from harness.models.answering import AnsweringModel, Composed
+from harness.models.hub import folder_of_hub, load_hub
+from harness.models.vlm import hash_checkpoint, is_ours, load_vlm, move
 from harness.points import DTYPES, check_resolution
 from harness.schema import HarnessError
 from harness.suites.questions import load
@@ -87,6 +89,21 @@ class SuiteTask(ConfigurableTask):  # type: ignore[misc]
         )
 
 
+def load_model(
+    path: str, resolution: int | None, attention: str, device: str, dtype: str, revision: str | None = None
+) -> AnsweringModel:
+    """A VLM that can be asked: a folder of this project, or a published VLM's folder or hub id."""
+    folder = Path(path)
+    if is_ours(folder):
+        vlm = load_vlm(folder, attention)
+        side = check_resolution(vlm.spec.encoder, int(resolution or vlm.spec.encoder.native))
+        vlm = move(vlm, device, getattr(torch, dtype))
+        vlm.encoder.prepare(side)
+        return Composed(vlm, side, hash_checkpoint(folder))
+    side_or_own = None if resolution is None else int(resolution)
+    return load_hub(folder_of_hub(path, revision), side_or_own, attention, device, getattr(torch, dtype))
+
+
 @register_model("vlm-harness")
 class HarnessLM(LM):  # type: ignore[misc]
     """A VLM of this project as an lm-eval model: an image is encoded and prefilled once for all its requests."""
@@ -96,7 +113,8 @@ class HarnessLM(LM):  # type: ignore[misc]
     def __init__(
         self,
         checkpoint: str,
-        resolution: int = 256,
+        resolution: int | None = None,
+        revision: str | None = None,
         device: str | None = "auto",
         dtype: str = "float32",
         attention: str = "sdpa",
@@ -104,24 +122,20 @@ class HarnessLM(LM):  # type: ignore[misc]
         batch_size: Any = None,
         max_batch_size: Any = None,
     ):
-        """`checkpoint`: a folder that `Vlm.save` wrote; `journal`: a file that keeps answers as they come. The batch
-        sizes are lm-eval's: here they change no answer and are not needed."""
+        """`checkpoint`: a folder that `Vlm.save` wrote, or a published VLM's folder or hub id (with its `revision`);
+        `journal`: a file that keeps answers as they come. The batch sizes are lm-eval's: here they change no answer and
+        are not needed."""
         super().__init__()
-        folder = Path(checkpoint)
         if dtype not in DTYPES:
             raise HarnessError(f"dtype={dtype}: one of {', '.join(DTYPES)} is expected")
-        vlm = load_vlm(folder, attention)
-        self.resolution = check_resolution(vlm.spec.encoder, int(resolution))
-        self.weights = hash_checkpoint(folder)
-        self.vlm = move(vlm, resolve_device(device or "auto"), getattr(torch, dtype))
-        self.vlm.encoder.prepare(self.resolution)
+        self.model = load_model(checkpoint, resolution, attention, resolve_device(device or "auto"), dtype, revision)
         self.journal = Path(journal) if journal else None
 
     @torch.inference_mode()
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Greedy answers, in the order of the requests."""
         images: dict[str, Image.Image] = {}
-        engine = Engine(self.vlm, self.resolution, images, self.weights)
+        engine = Engine(self.model, images)
         asks = []
         for request in requests:
             text, arguments, *rest = request.args
@@ -140,13 +154,13 @@ class HarnessLM(LM):  # type: ignore[misc]
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Log-likelihood of each continuation after its prompt and image, and whether it is the greedy one."""
         images: dict[str, Image.Image] = {}
-        engine = Engine(self.vlm, self.resolution, images)
+        engine = Engine(self.model, images)
         asks, said = {}, {}
         for number, request in enumerate(requests):
             text, continuation, *rest = request.args
             key, images[key] = self._picture(rest[0] if rest else {})
             asks[str(number)] = engine.ask(key, text.replace(MARK, ""), 0)
-            ids = self.vlm.text().encode(continuation, add_special_tokens=False)
+            ids = self.model.ids(continuation)
             if not ids:
                 raise HarnessError(f"request {number}: the continuation {continuation!r} has no tokens")
             said[str(number)] = ids

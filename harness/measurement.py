@@ -16,8 +16,9 @@ import torch
 
 from harness.answers import answer_suite
 from harness.bench import Bench, rarely, take_turns
-from harness.models.vlm import Vlm
-from harness.runtimes.torch_runtime import Example, TorchDevice, TorchSubject, build, load_trained
+from harness.models.answering import AnsweringModel
+from harness.models.hub import folder_of_hub, parameters_of_hub
+from harness.runtimes.torch_runtime import TorchDevice, TorchSubject, build, load_point
 from harness.schema import (
     Ceilings,
     Component,
@@ -30,13 +31,10 @@ from harness.schema import (
     TimerTest,
     modules_of,
 )
-from harness.suites.questions import load
-from harness.suites.tasks import load_suite
+from harness.suites.questions import examples
 from harness.telemetry import Watch
 from harness.timer import check_timer, measure_ceilings
 
-EXAMPLES = 24
-"""Different images of `scene_text`, with a question each, that a component is shown in turn."""
 PAUSE = 0.5
 """Seconds between a disturbed visit and its repetition."""
 
@@ -67,7 +65,7 @@ class Measurer:
         self._places: dict[tuple[str, str, int], tuple[TorchDevice, TimerTest, Ceilings]] = {}
         self._bases: dict[str, int] = {}
         self._built: dict[tuple[int, str], Built] = {}
-        self._vlm: tuple[str, Vlm] | None = None
+        self._model: tuple[str, AnsweringModel] | None = None
 
     def visit(
         self, units: Sequence[Sequence[Component]], seed: str, progress: Progress
@@ -151,13 +149,11 @@ class Measurer:
         progress("loading")
         torch.set_num_threads(point.threads)
         torch.set_flush_denormal(True)
-        same = point.model_dump_json(include={"weights", "checkpoint", "device", "dtype", "attention"})
-        if self._vlm is None or self._vlm[0] != same:
-            self._vlm = None
-            self._vlm = (same, load_trained(point))
-        vlm = self._vlm[1]
-        vlm.encoder.prepare(point.resolution)
-        return answer_suite(vlm, suite, point.resolution, progress, point.weights, journal)
+        same = point.model_dump_json(exclude={"suites", "protocol", "tokens"})
+        if self._model is None or self._model[0] != same:
+            self._model = None  # freed before the next one is loaded
+            self._model = (same, load_point(point))
+        return answer_suite(self._model[1], suite, progress, journal)
 
     def _place(self, component: Component) -> tuple[TorchDevice, TimerTest, Ceilings]:
         """The device, proven to be awaited, and what it can do; asked once in a process. It is warm afterwards."""
@@ -208,18 +204,14 @@ def is_disturbed(samples: Samples, stolen: float | None, component: Component) -
     return lost or sum(map(bool, counted)) > rules.disturbed * len(counted)
 
 
-def examples() -> list[Example]:
-    """Different images, each with one question."""
-    questions = load(load_suite("scene_text", EXAMPLES))
-    first = {asked.image: asked.prompt for asked in reversed(questions.asked)}
-    return [(questions.images[image], first[image]) for image in questions.images]
-
-
 def check_memory(component: Component) -> None:
     """Refuse modules whose weights alone exceed the memory that is free, before the system kills for it."""
     from harness.costs import parameters_of
 
-    parameters = parameters_of(component)
+    if (published := component.published) is not None:
+        parameters = parameters_of_hub(folder_of_hub(published.path, published.revision))
+    else:
+        parameters = parameters_of(component)
     need = parameters * getattr(torch, component.dtype).itemsize
     free = torch.cuda.mem_get_info()[0] if component.device == "cuda" else psutil.virtual_memory().available
     if need > free:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from harness.bench import ROUNDS
 from harness.costs import work_of
+from harness.models.hub import folder_of_hub, parameters_of_hub
 from harness.models.vlm import folder_of, vocabulary_of
 from harness.points import RANDOM, no_accuracy
 from harness.schema import (
@@ -55,13 +56,19 @@ class Plan:
     _work: dict[str, dict[str, Work]] = field(default_factory=dict)
 
     def work(self, key: str) -> dict[str, Work]:
-        """The work of a component's stages, counted once: the estimate and the record both ask for it."""
+        """The work of a component's stages, counted once: the estimate and the record both ask for it. That of a
+        published VLM is not known: its code may look into tensors, which `meta` has not."""
+        if self.components[key].published is not None:
+            return {}
         if key not in self._work:
             self._work[key] = work_of(self.components[key])
         return self._work[key]
 
     def weight_bytes(self, key: str) -> int:
         """Bytes of a component's weights."""
+        if (published := self.components[key].published) is not None:
+            folder = folder_of_hub(published.path, published.revision)
+            return parameters_of_hub(folder) * DTYPE_BYTES[self.components[key].dtype]
         stages = {name: work.parameters for name, work in self.work(key).items() if name != "prefill_visual"}
         return sum(stages.values()) * DTYPE_BYTES[self.components[key].dtype]
 
@@ -119,7 +126,25 @@ def components_of(point: Point) -> list[Component]:
     Latency does not depend on the values of weights, so the parts have random ones and are shared by all points of
     the same architecture; the VLM has the point's own, and their residual says whether that holds.
     """
+    if point.published is not None:
+        assert point.tokens is not None
+        return [
+            Component(
+                kind="published",
+                published=point.published,
+                resolution=point.resolution,
+                visual_tokens=point.tokens[0],
+                text_tokens=point.tokens[1],
+                device=point.device,
+                dtype=point.dtype,
+                attention=point.attention,
+                threads=point.threads,
+                weights=point.weights,
+                protocol=point.protocol,
+            )
+        ]
     llm = point.llm
+    assert llm is not None
     if not llm.config.get("vocab_size"):
         size = vocabulary_of(folder_of(point.checkpoint))
         llm = llm.model_copy(update={"config": {**llm.config, "vocab_size": size}})
@@ -171,6 +196,8 @@ def batches(
     for name in order:
         units = list(groups[name].values())
         rng.shuffle(units)
+        for sides in units:  # whose weights are made first decides where they lie, and that a few per cent
+            rng.shuffle(sides)
         heads = {modules_of(plan.components[key]): key for unit in units for key in unit}
         size = sum(plan.weight_bytes(key) for key in heads.values())
         component = plan.components[units[0][0]]
@@ -192,11 +219,13 @@ def estimate_visit(component: Component, work: Mapping[str, Work], ceilings: Cei
     `max_seconds` or `max_samples` (but six in any case), one at the begin of each round and two repeats, after its
     weights were made.
     """
+    rules = component.protocol
+    if not work:  # a published VLM: two passes of a second or so, until it has been measured
+        return rules.warmup_seconds + rules.max_seconds + 2.0 * (ROUNDS + 6)
     once = sum(w.flops for w in work.values()) / (EFFICIENCY * ceilings.flops_per_second)
     once += DECODE if component.kind in ("encoder", "vlm") else 0.0
     if component.kind == "vlm":  # a staged and a fused pass
         once = 2 * once
-    rules = component.protocol
     passes = max(min(rules.max_samples, rules.max_seconds / once), min(6, rules.min_samples))
     warmup = max(rules.warmup * once, min(rules.warmup_seconds, 1000 * once))
     parameters = max((w.parameters for w in work.values()), default=0)

@@ -9,8 +9,10 @@ from pydantic import ValidationError
 
 from harness.config import Plain
 from harness.machine import available_cores, resolve_device
+from harness.models.hub import count_tokens, folder_of_hub, hash_hub
 from harness.models.vlm import CONFIG, SHIPPED, SHIPPED_PREFIX, WEIGHTS, VlmSpec, folder_of, hash_checkpoint, read_spec
-from harness.schema import Connector, Encoder, HarnessError, Llm, Point, Protocol, Suite, first_fault
+from harness.schema import Connector, Encoder, HarnessError, Llm, Point, Protocol, Published, Suite, first_fault
+from harness.suites.questions import examples
 from harness.suites.tasks import expand, load_suite
 
 RANDOM = "random"
@@ -20,6 +22,8 @@ ATTENTIONS = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_a
 
 def make_point(config: Plain) -> Point:
     """One composed config -> a point; raises `HarnessError` for anything that could not be measured."""
+    if config.get("vlm"):
+        return _published(config)
     encoder = _noun(Encoder, config["encoder"], "encoder")
     llm = _noun(Llm, config["llm"], "llm")
     connector = _noun(Connector, config["connector"], "connector")
@@ -30,27 +34,59 @@ def make_point(config: Plain) -> Point:
         spec = read_spec(folder)
         check_parts(folder, spec, encoder, connector, llm)
         encoder, connector, llm = spec.encoder, spec.connector, spec.llm
-        names = config["suites"]
-        if not isinstance(names, list):
-            raise HarnessError(f"suites={names}: a list is expected, e.g. suites=[doc_read,shapes]")
-        limit = None if config["limit"] is None else _positive("limit", config["limit"])
-        data = config["data"] or {}
-        suites = tuple(load_suite(s, limit, str(data.get(s, ""))) for name in names for s in expand(str(name)))
-    threads = config["threads"]
+        suites = _suites(config)
+    side = config["resolution"]
     return Point(
         encoder=encoder,
         connector=connector,
         llm=llm,
-        resolution=check_resolution(encoder, config["resolution"]),
-        device=resolve_device(str(config["device"])),
-        dtype=_choice("dtype", config["dtype"], DTYPES),
-        attention=_choice("attention", config["attention"], ATTENTIONS),
-        threads=available_cores() if threads == "auto" else _positive("threads", threads),
+        resolution=check_resolution(encoder, encoder.native if side is None else side),
         weights=hash_checkpoint(folder_of(checkpoint)) if checkpoint else RANDOM,
         checkpoint=checkpoint,
         suites=suites,
-        protocol=_noun(Protocol, config["protocol"], "protocol"),
+        **_place(config),
     )
+
+
+def _published(config: Plain) -> Point:
+    """The point of a VLM as its authors published it."""
+    fields = dict(config["vlm"])
+    fields["name"] = fields.get("name") or Path(str(fields.get("path"))).name
+    fields["title"] = fields.get("title") or fields["name"]
+    published = _noun(Published, fields, "vlm")
+    side = published.native if config["resolution"] is None else _positive("resolution", config["resolution"])
+    place = _place(config)
+    folder = folder_of_hub(published.path, published.revision)
+    return Point(
+        published=published,
+        tokens=count_tokens(folder, side, *examples()[0], place["protocol"].text_tokens),
+        resolution=side,
+        weights=hash_hub(folder),
+        suites=_suites(config),
+        **place,
+    )
+
+
+def _suites(config: Plain) -> tuple[Suite, ...]:
+    """What a trained VLM is asked."""
+    names = config["suites"]
+    if not isinstance(names, list):
+        raise HarnessError(f"suites={names}: a list is expected, e.g. suites=[doc_read,shapes]")
+    limit = None if config["limit"] is None else _positive("limit", config["limit"])
+    data = config["data"] or {}
+    return tuple(load_suite(s, limit, str(data.get(s, ""))) for name in names for s in expand(str(name)))
+
+
+def _place(config: Plain) -> dict[str, Any]:
+    """Where and how it is measured."""
+    threads = config["threads"]
+    return {
+        "device": resolve_device(str(config["device"])),
+        "dtype": _choice("dtype", config["dtype"], DTYPES),
+        "attention": _choice("attention", config["attention"], ATTENTIONS),
+        "threads": available_cores() if threads == "auto" else _positive("threads", threads),
+        "protocol": _noun(Protocol, config["protocol"], "protocol"),
+    }
 
 
 def check_parts(folder: Path, spec: VlmSpec, encoder: Encoder, connector: Connector, llm: Llm) -> None:
@@ -111,6 +147,8 @@ def find_checkpoint(encoder: Encoder, llm: Llm, asked: str) -> str:
 def no_accuracy(point: Point) -> str:
     """Why a point is not asked anything; empty if it is."""
     if point.weights == RANDOM:
+        assert point.encoder is not None
+        assert point.llm is not None
         return (
             f"no accuracy: {point.encoder.name} + {point.llm.name} have random weights here "
             f"(latency does not depend on their values); give a trained one with checkpoint=FOLDER"

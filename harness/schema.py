@@ -88,6 +88,22 @@ class Llm(Noun):
     source: str
 
 
+class Published(Noun):
+    """A whole VLM as its authors published it, in the hub's format."""
+
+    name: str
+    title: str
+    path: str
+    """Hub id, or a folder."""
+    revision: str | None = None
+    """Commit or tag of the hub; None: the newest."""
+    native: int
+    """Resolution that it was published for; see `harness.models.hub.set_resolution` for what it means to each."""
+    llm: str = ""
+    """Title of its LLM."""
+    source: str = ""
+
+
 class Source(Noun):
     """Where a suite's rows come from."""
 
@@ -161,11 +177,14 @@ class Protocol(Noun):
 
 
 class Point(Noun):
-    """One cell of the grid: everything that decides what is measured."""
+    """One cell of the grid: everything that decides what is measured. Composed of parts, or published as a whole."""
 
-    encoder: Encoder
-    connector: Connector
-    llm: Llm
+    encoder: Encoder | None = None
+    connector: Connector | None = None
+    llm: Llm | None = None
+    published: Published | None = None
+    tokens: tuple[int, int] | None = None
+    """Of a published VLM: visual tokens of the bench's images, and text tokens of its prompts."""
     resolution: int
     """Side of the square input in pixels."""
     device: str
@@ -184,12 +203,19 @@ class Point(Noun):
 
     @property
     def visual_tokens(self) -> int:
-        """(resolution / stride)^2."""
+        """(resolution / stride)^2; of a published VLM what its processor makes of the bench's images."""
+        if self.encoder is None:
+            assert self.tokens is not None
+            return self.tokens[0]
         return self.encoder.visual_tokens(self.resolution)
 
     @property
     def name(self) -> str:
         """Short name for a line of progress or an error."""
+        if self.published is not None:
+            return f"{self.published.name} {self.resolution}px"
+        assert self.encoder is not None
+        assert self.llm is not None
         return f"{self.encoder.name} {self.resolution}px {self.llm.name}"
 
 
@@ -232,12 +258,13 @@ class Component(Noun):
     distinct number of tokens, and a point's time to first token is composed of three of them.
     """
 
-    kind: Literal["encoder", "connector", "llm", "vlm"]
+    kind: Literal["encoder", "connector", "llm", "vlm", "published"]
     encoder: Encoder | None = None
     """Of a connector, only its `features` count."""
     connector: Connector | None = None
     llm: Llm | None = None
     """Of a connector, only its width counts. The vocabulary has its real size here."""
+    published: Published | None = None
     resolution: int | None = None
     visual_tokens: int
     text_tokens: int
@@ -259,6 +286,7 @@ class Component(Noun):
             "connector": f"connector {' to '.join(p.name for p in parts if p)} {self.visual_tokens} tokens",
             "llm": f"llm {self.llm and self.llm.name} {self.visual_tokens}+{self.text_tokens} tokens",
             "vlm": f"vlm {' + '.join(p.name for p in parts if p)} {self.resolution}px",
+            "published": f"published vlm {self.published and self.published.name} {self.resolution}px",
         }
         return names[self.kind]
 
@@ -271,11 +299,17 @@ STAGES_OF = {
     "connector": ("project",),
     "llm": ("tokenize", "transfer", "prefill", "sample", "prefill_visual"),
     "vlm": (*STAGES, "prefill_visual", "ttft_fused"),
+    "published": ("preprocess", "transfer", "encode", "prefill", "sample", "prefill_visual", "ttft_fused"),
 }
-"""What a visit to a component times."""
+"""What a visit to a component times. A published VLM's own code tokenizes while it preprocesses and projects while it
+encodes."""
 
 MAIN_STAGE = {"encoder": "encode", "connector": "project", "llm": "prefill"}
 """The stage that a component of a point is measured for."""
+MAIN_STAGES = (*MAIN_STAGE.items(), ("published", "encode"), ("published", "prefill"))
+"""The stages of a point that are reported with their evidence, by the component that has them."""
+WHOLE = ("vlm", "published")
+"""Kinds of component that are a whole VLM."""
 
 TTFTS = {
     "ttft_paper": ("encode", "prefill_visual"),
@@ -466,7 +500,12 @@ class Exam(Entry):
     score: Score | None = None
 
 
-NAMES = {"encoder": {"name", "title", "source", "native"}, "llm": {"name", "title", "source"}, "connector": {"name"}}
+NAMES = {
+    "encoder": {"name", "title", "source", "native"},
+    "llm": {"name", "title", "source"},
+    "connector": {"name"},
+    "published": {"name", "title", "path", "revision", "native", "llm", "source"},
+}
 """What a part is called and where it comes from decides no latency."""
 
 
@@ -488,7 +527,9 @@ def modules_of(component: Component) -> str:
 
 def question_key(point: Point, suite: Suite, machine: Machine, rows: str) -> str:
     """What makes two exams the same: weights, input, suite and the rows it draws; how latency is measured does not."""
-    content = point.model_dump(mode="json", exclude={"checkpoint", "suites", "protocol"})
+    content = point.model_dump(
+        mode="json", exclude={"checkpoint": True, "suites": True, "protocol": True, "published": NAMES["published"]}
+    )
     return fingerprint([SCHEMA_VERSION, content, suite.model_dump(mode="json"), machine.model_dump(mode="json"), rows])
 
 

@@ -152,8 +152,9 @@ def paired_ratio(baseline: Sequence[float], candidate: Sequence[float], confiden
 
 
 def sum_passes(seconds: Mapping[str, Sequence[float]], stages: Sequence[str]) -> list[float]:
-    """The sum of `stages` for each pass: a TTFT is summed pass by pass, before any median."""
-    return [math.fsum(parts) for parts in zip(*(seconds[stage] for stage in stages), strict=True)]
+    """The sum of those `stages` that were timed for each pass: a TTFT is summed pass by pass, before any median."""
+    timed = [seconds[stage] for stage in stages if stage in seconds]
+    return [math.fsum(parts) for parts in zip(*timed, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import torch
 
 import harness.answers as answers
 from conftest import talkative
+from harness.models.answering import Composed
 from harness.models.preprocess import pixel_tensor
 from harness.models.vlm import load_vlm
 from harness.suites.questions import load
@@ -16,6 +17,11 @@ RESOLUTION = 128
 @pytest.fixture(scope="module")
 def vlm(vlm_folder):
     return talkative(load_vlm(vlm_folder))
+
+
+@pytest.fixture(scope="module")
+def model(vlm):
+    return Composed(vlm, RESOLUTION)
 
 
 @torch.inference_mode()
@@ -39,36 +45,36 @@ def one_at_a_time(vlm, suite):
 
 
 @pytest.mark.parametrize("name", ["doc_read", "shapes"])
-def test_batched_answers_equal_single_ones_without_any_cache(vlm, name):
+def test_batched_answers_equal_single_ones_without_any_cache(vlm, model, name):
     suite = load_suite(name, 6)
-    score = answers.answer_suite(vlm, suite, RESOLUTION)
+    score = answers.answer_suite(model, suite)
     texts = [a.text for a in score.answers]
     assert texts == one_at_a_time(vlm, suite)
     assert len(set(texts)) > 2  # a model that always says the same would prove nothing
 
 
-def test_neither_batch_nor_reuse_changes_an_answer(vlm):
+def test_neither_batch_nor_reuse_changes_an_answer(model):
     suite = load_suite("scene_text", 6)
-    together = answers.answer_suite(vlm, suite, RESOLUTION)
-    alone = answers.answer_suite(vlm, suite, RESOLUTION, encode_batch=1, decode_batch=1)
-    apart = answers.answer_suite(vlm, suite, RESOLUTION, reuse=False)
+    together = answers.answer_suite(model, suite)
+    alone = answers.answer_suite(model, suite, encode_batch=1, decode_batch=1)
+    apart = answers.answer_suite(model, suite, reuse=False)
     assert together.answers == alone.answers == apart.answers
 
 
-def test_an_image_is_encoded_and_its_prefix_prefilled_once(vlm, monkeypatch):
+def test_an_image_is_encoded_and_its_prefix_prefilled_once(vlm, model, monkeypatch):
     suite = load_suite("scene_text", 6)
     encoded, prefilled = [], []
     encode, prefill = vlm.encode, vlm.prefill
     monkeypatch.setattr(vlm, "encode", lambda pixels: encoded.append(len(pixels)) or encode(pixels))
     monkeypatch.setattr(vlm, "prefill", lambda prompt: prefilled.append(len(prompt)) or prefill(prompt))
-    score = answers.answer_suite(vlm, suite, RESOLUTION)
+    score = answers.answer_suite(model, suite)
     assert sum(encoded) == sum(prefilled) == 6
     assert len(score.answers) > 18
 
 
-def test_a_score_holds_every_question_with_its_image(vlm):
+def test_a_score_holds_every_question_with_its_image(model):
     suite = load_suite("shapes", 5)
-    score = answers.answer_suite(vlm, suite, RESOLUTION)
+    score = answers.answer_suite(model, suite)
     assert [a.question_id for a in score.answers] == [a.question_id for a in load(suite).asked]
     assert {a.image for a in score.answers} == set(load(suite).images)
     assert (score.suite, score.metric, len(load(suite).images)) == ("shapes", "gqa@lmms-eval", 5)

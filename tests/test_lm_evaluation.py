@@ -12,6 +12,7 @@ from conftest import talkative
 from harness import answers
 from harness.config import ROOT
 from harness.lm_evaluation import MARK, HarnessLM, SuiteTask
+from harness.models.answering import Composed
 from harness.models.preprocess import pixel_tensor
 from harness.models.vlm import load_vlm
 from harness.schema import HarnessError
@@ -25,7 +26,7 @@ RESOLUTION = 64
 @pytest.fixture(scope="module")
 def model(vlm_folder):
     model = HarnessLM(str(vlm_folder), resolution=RESOLUTION, device="cpu")
-    talkative(model.vlm)
+    talkative(model.model.vlm)
     return model
 
 
@@ -44,7 +45,7 @@ def test_lm_eval_finds_every_suite_by_its_folder():
 def test_lm_eval_gives_our_score_to_our_model_on_our_suite(model, vlm_folder, name):
     suite = load_suite(name, 4)
     out = simple_evaluate(model=model, tasks=[task_of(name, 4)], bootstrap_iters=0, log_samples=True)
-    ours = answers.answer_suite(talkative(load_vlm(vlm_folder)), suite, RESOLUTION)
+    ours = answers.answer_suite(Composed(talkative(load_vlm(vlm_folder)), RESOLUTION), suite)
     assert out["results"][name][f"{suite.metric},none"] == pytest.approx(figures(ours)[0].value)
     said = [sample["resps"][0][0] for sample in out["samples"][name]]
     assert said == [answer.text for answer in ours.answers]
@@ -60,8 +61,8 @@ def test_a_task_of_lm_evals_own_kind_runs_through_our_engine(model, tmp_path):
     )
     table = datasets.Dataset.from_list(rows, features=features)
     encoded = []
-    encode = model.vlm.encode
-    model.vlm.encode = lambda pixels: encoded.append(len(pixels)) or encode(pixels)
+    encode = model.model.vlm.encode
+    model.model.vlm.encode = lambda pixels: encoded.append(len(pixels)) or encode(pixels)
     try:
         task = {
             "task": "like_chartqa",
@@ -75,7 +76,7 @@ def test_a_task_of_lm_evals_own_kind_runs_through_our_engine(model, tmp_path):
         }
         out = simple_evaluate(model=model, tasks=[task], bootstrap_iters=0, log_samples=True)
     finally:
-        del model.vlm.encode
+        del model.model.vlm.encode
     assert sum(encoded) == 2  # two images, three questions each
     assert len(out["samples"]["like_chartqa"]) == 6
     assert 0 <= out["results"]["like_chartqa"]["exact_match,none"] <= 1
@@ -94,7 +95,7 @@ def test_log_likelihoods_with_images_are_those_of_a_whole_forward_pass(model):
         for said in ("red", "circle square")
     ]
     found = model.loglikelihood(asked)
-    vlm = model.vlm
+    vlm = model.model.vlm
     for one, (likely, greedy) in zip(asked, found, strict=True):
         ids = vlm.tokenizer.encode(one.args[1], add_special_tokens=False)
         visual = vlm.project(vlm.encode(pixel_tensor(one.args[2]["visual"][0], vlm.spec.encoder, RESOLUTION)))

@@ -12,6 +12,7 @@ from PIL import Image
 from conftest import talkative
 from harness import answers
 from harness.config import options
+from harness.models.answering import Composed
 from harness.models.vlm import load_vlm
 from harness.schema import HarnessError
 from harness.scores import figures
@@ -181,7 +182,7 @@ def test_a_suite_runs_from_rows_to_figures(name, vlm, tmp_path):
     assert len(found.images) == 3
     assert len({asked.image for asked in found.asked}) == 3
     assert all("<image" not in asked.prompt for asked in found.asked)
-    score = answers.answer_suite(vlm, suite, RESOLUTION)
+    score = answers.answer_suite(Composed(vlm, RESOLUTION), suite)
     assert [answer.question_id for answer in score.answers] == [asked.question_id for asked in found.asked]
     whole = figures(score)[0]
     assert (whole.part, whole.what, whole.questions, whole.images) == ("all", "score", expected, 3)
@@ -298,29 +299,32 @@ def test_a_template_runs_no_code(tmp_path):
 
 def test_a_killed_run_loses_no_answer_and_repeats_none(vlm, tmp_path, monkeypatch):
     suite = load_suite("docvqa", data=str(write(tmp_path / "data", "docvqa", rows_of("docvqa", 8))))
-    straight = answers.answer_suite(vlm, suite, RESOLUTION)
+    straight = answers.answer_suite(Composed(vlm, RESOLUTION), suite)
     journal = tmp_path / "journal.jsonl"
-    generate, asked = answers.generate, []
+    generate, asked = answers.Engine._generate, []
 
-    def dying(vlm, after, cache, most):
+    def counting(engine, begun, chosen, most):
+        asked.append(len(chosen))
+        return generate(engine, begun, chosen, most)
+
+    def dying(engine, begun, chosen, most):
         if len(asked) == 2:
             raise KeyboardInterrupt
-        asked.append(len(after))
-        return generate(vlm, after, cache, most)
+        return counting(engine, begun, chosen, most)
 
-    monkeypatch.setattr(answers, "generate", dying)
+    monkeypatch.setattr(answers.Engine, "_generate", dying)
     with pytest.raises(KeyboardInterrupt):
-        answers.answer_suite(vlm, suite, RESOLUTION, weights="w", journal=journal, encode_batch=1)
+        answers.answer_suite(Composed(vlm, RESOLUTION, "w"), suite, journal=journal, encode_batch=1)
     kept = [json.loads(line) for line in journal.read_text().splitlines()]
     assert len(kept) == sum(asked) == 4
     journal.write_bytes(journal.read_bytes() + b'{"key": "torn')
-    monkeypatch.setattr(answers, "generate", lambda *args: asked.append(len(args[1])) or generate(*args))
-    resumed = answers.answer_suite(vlm, suite, RESOLUTION, weights="w", journal=journal)
+    monkeypatch.setattr(answers.Engine, "_generate", counting)
+    resumed = answers.answer_suite(Composed(vlm, RESOLUTION, "w"), suite, journal=journal)
     assert resumed.resumed == 4
     assert sum(asked) == 8  # each question once, over both runs
     assert resumed.answers == straight.answers
-    assert answers.answer_suite(vlm, suite, RESOLUTION, weights="w", journal=journal).resumed == 8
-    assert answers.answer_suite(vlm, suite, RESOLUTION, weights="other", journal=journal).resumed == 0
+    assert answers.answer_suite(Composed(vlm, RESOLUTION, "w"), suite, journal=journal).resumed == 8
+    assert answers.answer_suite(Composed(vlm, RESOLUTION, "other"), suite, journal=journal).resumed == 0
 
 
 def test_an_image_that_is_not_whole_leaves_no_score_and_keeps_the_rest(vlm, tmp_path):
@@ -331,7 +335,7 @@ def test_an_image_that_is_not_whole_leaves_no_score_and_keeps_the_rest(vlm, tmp_
     suite = load_suite("docvqa", data=str(write(tmp_path / "data", "docvqa", rows)))
     journal = tmp_path / "journal.jsonl"
     with pytest.raises(HarnessError, match=r"2 of 6 questions have no answer, so there is no score; the first is 4 "):
-        answers.answer_suite(vlm, suite, RESOLUTION, journal=journal)
+        answers.answer_suite(Composed(vlm, RESOLUTION), suite, journal=journal)
     assert len(journal.read_text().splitlines()) == 4
 
 
@@ -341,8 +345,10 @@ def test_exact_repeats_are_asked_once(vlm, tmp_path, monkeypatch):
         row["question"] = rows[rows.index(row) - 1]["question"]
     suite = load_suite("docvqa", data=str(write(tmp_path / "data", "docvqa", rows)))
     asked = []
-    generate = answers.generate
-    monkeypatch.setattr(answers, "generate", lambda *args: asked.append(len(args[1])) or generate(*args))
-    score = answers.answer_suite(vlm, suite, RESOLUTION)
+    generate = answers.Engine._generate
+    monkeypatch.setattr(
+        answers.Engine, "_generate", lambda self, *args: asked.append(len(args[1])) or generate(self, *args)
+    )
+    score = answers.answer_suite(Composed(vlm, RESOLUTION), suite)
     assert sum(asked) == 3
     assert len(score.answers) == 6

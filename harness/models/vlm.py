@@ -86,10 +86,10 @@ class Vlm(nn.Module):
         """Embeddings (B, L, W) -> logits of the last position (B, vocabulary) and the KV cache."""
         return prefill(self.llm, embeddings)
 
-    def decode(self, token: Tensor, cache: DynamicCache) -> Tensor:
-        """One more token (B, 1) on top of `cache`, which grows -> logits (B, vocabulary)."""
-        out = self.llm(input_ids=token, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        return out.logits[:, -1]  # type: ignore[no-any-return]
+    def decode(self, ids: Tensor, cache: DynamicCache, keep: int = 1) -> Tensor:
+        """More ids (B, T) on top of `cache`, which grows -> logits of the last positions (B, keep, vocabulary)."""
+        out = self.llm(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=keep)
+        return out.logits  # type: ignore[no-any-return]
 
     def question_ids(self, question: str) -> tuple[list[int], list[int]]:
         """Token ids before and after the image for one question."""
@@ -140,6 +140,15 @@ def folder_of(checkpoint: str) -> Path:
     if checkpoint.startswith(SHIPPED_PREFIX):
         return SHIPPED / checkpoint.removeprefix(SHIPPED_PREFIX)
     return Path(checkpoint)
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder holds a composed VLM, and not one in the hub's format: both have a `config.json`."""
+    try:
+        content = json.loads((folder / CONFIG).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and "training_form" in content
 
 
 def read_spec(folder: Path) -> VlmSpec:

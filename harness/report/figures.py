@@ -297,7 +297,9 @@ def _breakdown(canvas: Canvas, rows: pd.DataFrame) -> None:
     labels = [f"{r.encoder_title} {r.resolution} · {r.llm_title}" for r in rows.itertuples()]
     left = np.zeros(len(rows))
     for colour, stage in zip(COLOURS, STAGES, strict=False):
-        width = rows[stage].to_numpy(float) * 1e3
+        if stage not in rows:
+            continue
+        width = np.nan_to_num(rows[stage].to_numpy(float)) * 1e3  # a published VLM has no time of its own for each
         axes.barh(labels, width, left=left, color=colour, label=stage, height=0.75)
         left += width
     axes.invert_yaxis()

@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from harness.models.answering import AnsweringModel, Composed, Prepared
 from harness.models.connectors import build_connector
 from harness.models.encoders import VisionEncoder
+from harness.models.hub import HubVlm, fit_prompt, folder_of_hub, hash_hub, load_hub
 from harness.models.llms import build_llm, prefill, splice
 from harness.models.preprocess import pixel_tensor
 from harness.models.tokenizer import build_tokenizer
@@ -434,6 +436,47 @@ class VlmSubject(LanguageSubject, kind="vlm"):
         yield from self._first_token(first, second)
 
 
+class PublishedSubject(TorchSubject, kind="published"):
+    """A VLM as its authors published it: its own processor, its own classes, cut into stages."""
+
+    def load(self) -> None:
+        """Load it from its safetensors."""
+        self.model = load_published(self.component)
+        self.modules = [self.model.model.get_encoder(modality="image"), self.model.model]
+
+    def run(self, number: int) -> Iterator[str]:
+        """One pass from image bytes and a question to the first token's id, stage by stage."""
+        self._start()
+        image, question = self.examples[number % len(self.examples)]
+        model, device = self.model, self.place.device
+        prepared = model.prepare(image, [question])
+        prompt = fit_prompt(prepared.prompts[0], model.image_token, self.component.text_tokens)
+        pixels = prepared.image["pixel_values"].clone()
+        pixels.view(-1)[0] = (number % 997) / 997  # the images return after a while; their pixels never do
+        yield "preprocess"
+        given = {**prepared.image, "pixel_values": pixels}
+        there = Prepared({name: value.to(device) for name, value in given.items()}, ())
+        self._prompt = {name: value.to(device) for name, value in prompt.items()}
+        yield "transfer"
+        self._encoded = model.encode([there])
+        yield "encode"
+        self._prepared = there
+        begun = model.begin([there], [self._prompt], self._encoded, whole=True)
+        self._out = begun.logits
+        yield "prefill"
+        int(self._out.argmax(-1).item())
+        yield "sample"
+        visual = int((prompt["input_ids"] == model.image_token).sum())
+        self._tokens = (visual, int(begun.cache.get_seq_length()) - visual)
+
+    def beside(self) -> Iterator[str]:
+        """Prefill over the visual tokens of the last pass alone, and what its processor puts between them."""
+        places = (self._prompt["input_ids"][0] == self.model.image_token).nonzero()[:, 0]
+        region = {name: value[:, places[0] : places[-1] + 1] for name, value in self._prompt.items()}
+        self.model.begin([self._prepared], [region], self._encoded, whole=True)
+        yield "prefill_visual"
+
+
 def build(place: TorchDevice, component: Component, examples: Sequence[Example]) -> TorchSubject:
     """The component, ready to be timed."""
     return TorchSubject.KINDS[component.kind](place, component, examples)
@@ -455,6 +498,25 @@ def load_trained(wanted: Component | Point) -> Vlm:
     if (found := hash_checkpoint(folder)) != wanted.weights:
         raise HarnessError(f"{wanted.checkpoint} was replaced since the sweep began ({wanted.weights} -> {found})")
     return move(load_vlm(folder, wanted.attention), wanted.device, getattr(torch, wanted.dtype))
+
+
+def load_published(wanted: Component | Point) -> HubVlm:
+    """The published VLM of a component or point, on its device and in its dtype."""
+    assert wanted.published is not None
+    folder = folder_of_hub(wanted.published.path, wanted.published.revision)
+    if (found := hash_hub(folder)) != wanted.weights:
+        raise HarnessError(f"{wanted.published.path} was replaced since the sweep began ({wanted.weights} -> {found})")
+    dtype = getattr(torch, wanted.dtype)
+    return load_hub(folder, wanted.resolution, wanted.attention, wanted.device, dtype, wanted.weights)
+
+
+def load_point(point: Point) -> AnsweringModel:
+    """A point's VLM, ready to be asked."""
+    if point.published is not None:
+        return load_published(point)
+    vlm = load_trained(point)
+    vlm.encoder.prepare(point.resolution)
+    return Composed(vlm, point.resolution, point.weights)
 
 
 @cache

@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from harness.schema import HarnessError, Suite, fingerprint
 from harness.suites import embedded, hub
+from harness.suites.tasks import load_suite
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -77,6 +78,17 @@ def load(suite: Suite) -> Questions:
     an image that is none, and an id that appears twice.
     """
     return _load(suite.model_dump_json())
+
+
+EXAMPLES = 24
+"""Different images of `scene_text`, with a question each, that the bench shows in turn."""
+
+
+def examples() -> list[tuple[bytes, str]]:
+    """What the bench shows: different images of one size, each with one question."""
+    questions = load(load_suite("scene_text", EXAMPLES))
+    first = {asked.image: asked.prompt for asked in reversed(questions.asked)}
+    return [(questions.images[image], first[image]) for image in questions.images]
 
 
 @cache
