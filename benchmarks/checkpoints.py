@@ -5,13 +5,14 @@ Their processors are the published ones, their tokenizers know single bytes and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
 from transformers import (
     CLIPImageProcessor,
     FastVlmConfig,
@@ -64,13 +65,17 @@ SMOL += "{% else %}{{ c.text }}{% endif %}{% endfor %}<end_of_utterance>\n{% end
 SMOL += "{% if add_generation_prompt %}Assistant:{% endif %}"
 
 
-def tokenizer_of(special: list[str], template: str | None, end: str = "</s>") -> PreTrainedTokenizerFast:
-    """Single bytes and special tokens."""
-    bytes_ = sorted(pre_tokenizers.ByteLevel.alphabet())
+def tokenizer_of(
+    special: list[str], template: str | None, end: str = "</s>", corpus: Iterable[str] = ()
+) -> PreTrainedTokenizerFast:
+    """Special tokens, single bytes, and the words of `corpus`."""
     names = ["<pad>", "<s>", "</s>", "<unk>", *special]
-    vocabulary = {token: number for number, token in enumerate([*names, *bytes_])}
-    tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
+    tokenizer = Tokenizer(BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    size = len(names) + len(alphabet) + (500 if corpus else 0)
+    trainer = BpeTrainer(vocab_size=size, special_tokens=names, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(corpus, trainer)
     tokenizer.decoder = decoders.ByteLevel()
     made = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -107,10 +112,14 @@ def square(side: int, **more: Any) -> CLIPImageProcessor:
 
 
 def llava(
-    folder: Path, text: dict[str, Any] | None = None, vision: dict[str, Any] | None = None, template: str = LLAVA
+    folder: Path,
+    text: dict[str, Any] | None = None,
+    vision: dict[str, Any] | None = None,
+    template: str = LLAVA,
+    corpus: Iterable[str] = (),
 ) -> Path:
     """LLaVA-1.5: CLIP ViT, a layer before the last, two linear layers, Llama."""
-    tokenizer = tokenizer_of(["<image>"], template)
+    tokenizer = tokenizer_of(["<image>"], template, corpus=corpus)
     vision = {
         "model_type": "clip_vision_model",
         "hidden_size": 32,

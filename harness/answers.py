@@ -112,16 +112,12 @@ def answer_suite(
 
 
 def judged(suite: Suite, question: Question, text: str) -> Answer:
-    """An answer with its score."""
-    score, parsed = METRICS[suite.metric](text, question.answers, **question.facts)
-    return Answer(
-        question_id=question.question_id,
-        image=question.image,
-        kind=question.kind,
-        text=text,
-        parsed=parsed,
-        score=score,
-    )
+    """An answer with its score, or with what those need who judge it."""
+    about = {"question_id": question.question_id, "image": question.image, "kind": question.kind, "text": text}
+    if suite.submission:
+        return Answer(**about, parsed=None, score=None, facts=dict(question.facts))
+    score, parsed, chance = METRICS[suite.metric](text, question.answers, **question.facts)
+    return Answer(**about, parsed=parsed, score=score, chance=chance)
 
 
 @contextmanager

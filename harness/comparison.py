@@ -102,6 +102,8 @@ def compare_scores(baseline: Exam, candidate: Exam) -> Difference:
     for name, side in (("baseline", baseline), ("candidate", candidate)):
         if side.score is None:
             raise HarnessError(f"{name} has no score: {side.status}: {side.reason}")
+        if not side.score.metric:
+            raise HarnessError(f"{name} has no score: {side.suite.title} is judged by others")
     assert baseline.score is not None
     assert candidate.score is not None
     one, other = baseline.score, candidate.score
@@ -119,5 +121,5 @@ def compare_scores(baseline: Exam, candidate: Exam) -> Difference:
     if found:
         raise HarnessError(f"these two scores must not be compared: {'; '.join(found)}")
     ids = list(sides[0])
-    before, after = ([side[key].score for key in ids] for side in sides)
+    before, after = ([side[key].score or 0.0 for key in ids] for side in sides)
     return paired_difference(before, after, [sides[0][key].image for key in ids])

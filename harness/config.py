@@ -103,6 +103,16 @@ def _refuse(overrides: Sequence[Override]) -> None:
             raise HarnessError(f"{override.input_line}: one sweep at a time")
 
 
+def _parse(argument: str) -> Override:
+    """One argument of the command line."""
+    try:
+        return OverridesParser.create().parse_override(argument)
+    except HydraException as error:
+        raise HarnessError(
+            f"cannot read {argument!r}: KEY=VALUE is expected, values with signs in quotes: \"KEY='a <b>'\""
+        ) from error
+
+
 def compose_all(arguments: Sequence[str], root: str = "config") -> tuple[Plain, list[Plain]]:
     """Overrides of the command line -> the common config, and one config for each point, without repeats.
 
@@ -111,10 +121,7 @@ def compose_all(arguments: Sequence[str], root: str = "config") -> tuple[Plain, 
     Raises `HarnessError` for an unknown name, key or malformed override.
     """
     with initialize_config_module(version_base=None, config_module="sweeps"):
-        try:
-            overrides = OverridesParser.create().parse_overrides(list(arguments))
-        except HydraException as error:
-            raise HarnessError(" ".join(str(error).split("\n")[0].split())) from error
+        overrides = [_parse(argument) for argument in arguments]
         _check_names(overrides, root)
         _refuse(overrides)
         swept = {o.get_key_element(): _values(o) for o in overrides if o.is_sweep_override()}

@@ -11,8 +11,8 @@ import pandas as pd
 
 from harness.composition import Result
 from harness.frontier import on_frontier
-from harness.schema import MAIN_STAGES, STAGES, TTFTS, Point, Protocol
-from harness.scores import figures
+from harness.schema import MAIN_STAGES, STAGES, TTFTS, Point, Protocol, Score
+from harness.scores import WHOLE, figures
 from harness.stats import Interval, accuracy, combined
 
 TIMES = (*STAGES, "prefill_visual", *TTFTS, "ttft_fused")
@@ -54,25 +54,27 @@ def row_of(result: Result) -> dict[str, Any]:
         "command": result.planned.command,
     }
     row |= _latency(result) if result.timed else {}
-    parts = []
+    scored: list[Score] = []
     for suite, exam in result.exams.items():
-        if exam.score is None:
+        if exam.score is None or not exam.score.metric:
             continue
-        part = accuracy([a.score for a in exam.score.answers], [a.image for a in exam.score.answers])
-        parts.append(part)
+        whole = figures(exam.score)[0]
+        scored.append(exam.score)
         row |= {
-            suite: part.mean,
-            f"{suite}_stderr": part.stderr,
-            f"{suite}_low": part.low,
-            f"{suite}_high": part.high,
-            f"{suite}_questions": part.questions,
-            f"{suite}_images": part.clusters,
-            f"{suite}_stderr_naive": part.stderr_naive,
-            f"{suite}_design_effect": part.design_effect,
-            f"{suite}_unparsed": sum(a.parsed is None for a in exam.score.answers),
+            suite: whole.value,
+            f"{suite}_stderr": whole.stderr,
+            f"{suite}_low": whole.low,
+            f"{suite}_high": whole.high,
+            f"{suite}_questions": whole.questions,
+            f"{suite}_images": whole.images,
+            f"{suite}_stderr_naive": whole.stderr_naive,
+            f"{suite}_design_effect": whole.design_effect,
+            f"{suite}_unparsed": whole.unparsed,
             f"{suite}_metric": exam.score.metric,
         }
-    if parts and len(parts) == len(result.planned.exams):
+    judged = sum(bool(suite.submission) for suite in point.suites)
+    if scored and len(scored) == len(result.planned.exams) - judged:
+        parts = [accuracy([a.score or 0.0 for a in s.answers], [a.image for a in s.answers]) for s in scored]
         mean = combined(parts)
         row |= {
             "accuracy": mean.mean,
@@ -206,5 +208,7 @@ def scores_of(results: Iterable[Result]) -> pd.DataFrame:
                 rows.append(about)
                 continue
             about |= {"metric": exam.score.metric, "data": exam.score.data, "seconds": exam.score.seconds}
+            if exam.suite.submission:
+                rows.append({**about, "part": WHOLE, "what": "judged by others", "suite_name": suite})
             rows += [{**about, **asdict(figure), "suite_name": suite} for figure in figures(exam.score)]
     return pd.DataFrame(rows)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,12 @@ from harness.machine import resolve_device
 from harness.metrics import METRICS
 from harness.models.answering import AnsweringModel, Composed
 from harness.models.hub import folder_of_hub, load_hub
+from harness.models.preprocess import decode_image
 from harness.models.vlm import hash_checkpoint, is_ours, load_vlm, move
 from harness.points import DTYPES, check_resolution
 from harness.schema import HarnessError
 from harness.suites.questions import load
-from harness.suites.tasks import suite_of
+from harness.suites.tasks import JUDGED, suite_of
 
 try:
     from lm_eval.api.instance import Instance
@@ -42,6 +43,24 @@ MARK = "<image>"
 
 # Run as a script this file is `__main__`; a YAML that names a class of it would import, and register, it once more.
 sys.modules.setdefault("harness.lm_evaluation", sys.modules[__name__])
+
+
+class Stored(Image.Image):
+    """An image that is read and decoded when a model looks into it: lm-eval keeps those of all requests at once, and
+    decoded ones of DocVQA would be 60 GB."""
+
+    def __init__(self, key: str, images: Mapping[str, bytes]):
+        super().__init__()
+        self.key, self.images = key, images
+        with Image.open(io.BytesIO(images[key])) as header:
+            self._size = header.size
+        self._mode = "RGB"
+
+    def load(self) -> Any:
+        """Decode it; every method that needs pixels calls this first."""
+        if self._im is None:
+            self._im = decode_image(self.images[self.key]).im
+        return self._im.pixel_access(self.readonly)
 
 
 class SuiteTask(ConfigurableTask):  # type: ignore[misc]
@@ -66,11 +85,13 @@ class SuiteTask(ConfigurableTask):  # type: ignore[misc]
             for q in questions.asked
         ]
 
-        def score(row: dict[str, Any], results: Sequence[str]) -> dict[str, float]:
-            return {suite.metric: judged(suite, asked[row["question_id"]], results[0]).score}
+        metric = suite.metric or JUDGED
+
+        def score(row: dict[str, Any], results: Sequence[str]) -> dict[str, float | None]:
+            return {metric: judged(suite, asked[row["question_id"]], results[0]).score}
 
         def picture(row: dict[str, Any]) -> list[Image.Image]:
-            return [Image.open(io.BytesIO(questions.images[row["image"]])).convert("RGB")]
+            return [Stored(row["image"], questions.images)]
 
         super().__init__(
             config={
@@ -79,12 +100,14 @@ class SuiteTask(ConfigurableTask):  # type: ignore[misc]
                 "test_split": "test",
                 "output_type": "generate_until",
                 "doc_to_text": lambda row: MARK + row["prompt"],
-                "doc_to_target": lambda row: row["answers"][0],
+                "doc_to_target": lambda row: next(iter(row["answers"]), ""),
                 "doc_to_image": picture,
                 "process_results": score,
                 "generation_kwargs": config["generation_kwargs"],
-                "metric_list": [{"metric": suite.metric, "aggregation": "mean", "higher_is_better": True}],
-                "metadata": {"version": suite.version, "source": METRICS[suite.metric].source},
+                "metric_list": [
+                    {"metric": metric, "aggregation": "mean" if suite.metric else JUDGED, "higher_is_better": True}
+                ],
+                "metadata": {"version": suite.version, "source": METRICS[metric].source if suite.metric else "judged"},
             }
         )
 
@@ -134,7 +157,7 @@ class HarnessLM(LM):  # type: ignore[misc]
     @torch.inference_mode()
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Greedy answers, in the order of the requests."""
-        images: dict[str, Image.Image] = {}
+        images: dict[str, Image.Image | bytes] = {}
         engine = Engine(self.model, images)
         asks = []
         for request in requests:
@@ -153,7 +176,7 @@ class HarnessLM(LM):  # type: ignore[misc]
     @torch.inference_mode()
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Log-likelihood of each continuation after its prompt and image, and whether it is the greedy one."""
-        images: dict[str, Image.Image] = {}
+        images: dict[str, Image.Image | bytes] = {}
         engine = Engine(self.model, images)
         asks, said = {}, {}
         for number, request in enumerate(requests):
@@ -171,11 +194,13 @@ class HarnessLM(LM):  # type: ignore[misc]
         """Not for a VLM: there is no image in a rolling text."""
         raise NotImplementedError("rolling log-likelihood has no image; use a text model")
 
-    def _picture(self, media: dict[str, Any]) -> tuple[str, Image.Image]:
-        """A request's image and its key: the hash of its pixels."""
+    def _picture(self, media: dict[str, Any]) -> tuple[str, Image.Image | bytes]:
+        """A request's image and its key: the hash of its stored bytes, or of its pixels."""
         visuals = media.get("visual") or []
         if len(visuals) != 1:
             raise HarnessError(f"a request has {len(visuals)} images; this VLM takes exactly one")
+        if isinstance(visuals[0], Stored):
+            return visuals[0].key, visuals[0].images[visuals[0].key]
         picture = visuals[0].convert("RGB")
         digest = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()
         return digest[:16], picture

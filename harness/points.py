@@ -12,6 +12,7 @@ from harness.machine import available_cores, resolve_device
 from harness.models.hub import count_tokens, folder_of_hub, hash_hub
 from harness.models.vlm import CONFIG, SHIPPED, SHIPPED_PREFIX, WEIGHTS, VlmSpec, folder_of, hash_checkpoint, read_spec
 from harness.schema import Connector, Encoder, HarnessError, Llm, Point, Protocol, Published, Suite, first_fault
+from harness.suites.hub import pin
 from harness.suites.questions import examples
 from harness.suites.tasks import expand, load_suite
 
@@ -74,7 +75,8 @@ def _suites(config: Plain) -> tuple[Suite, ...]:
         raise HarnessError(f"suites={names}: a list is expected, e.g. suites=[doc_read,shapes]")
     limit = None if config["limit"] is None else _positive("limit", config["limit"])
     data = config["data"] or {}
-    return tuple(load_suite(s, limit, str(data.get(s, ""))) for name in names for s in expand(str(name)))
+    suites = (load_suite(s, limit, str(data.get(s, ""))) for name in names for s in expand(str(name)))
+    return tuple(suite.model_copy(update={"source": pin(suite.source)}) for suite in suites)
 
 
 def _place(config: Plain) -> dict[str, Any]:

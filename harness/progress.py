@@ -69,7 +69,7 @@ def outcome(result: Result) -> str:
     text = f"TTFT {milliseconds(pd.Series(row), 'ttft_model'):>26} ms" + ("  disturbed" if result.disturbed else "")
     if "accuracy" not in row:
         return f"{text}  {result.planned.no_accuracy}"
-    each = "  ".join(f"{suite} {row[suite]:.3f}" for suite in result.exams)
+    each = "  ".join(f"{suite} {row[suite]:.3f}" for suite in result.exams if suite in row)
     return f"{text}  accuracy {row['accuracy']:.3f} ({each})"
 
 

@@ -104,6 +104,10 @@ class Published(Noun):
     source: str = ""
 
 
+DRAWN = "drawn"
+"""Path of the suites that are drawn when they are asked for."""
+
+
 class Source(Noun):
     """Where a suite's rows come from."""
 
@@ -130,14 +134,16 @@ class Suite(Noun):
     stands_for: str = ""
     """The published benchmark whose schema and metric an embedded suite has."""
     metric: str
-    """One of `harness.metrics`, with its protocol: `gqa@lmms-eval`."""
+    """One of `harness.metrics`, with its protocol: `gqa@lmms-eval`; empty where others judge."""
+    submission: str = ""
+    """Format in which answers are handed to those who judge them (`harness.submissions`)."""
     source: Source
     prompt: str
     """Jinja template over a row's columns."""
     fields: dict[str, str]
-    """Jinja expressions: `id`, `answers`; `image`, `kind`, `where` (asked only if true)."""
+    """Jinja expressions: `id`, `answers` (unless others judge); `image`, `kind`, `where` (asked only if true)."""
     facts: dict[str, str] = {}
-    """Jinja expressions for what the metric needs beside the answers."""
+    """Jinja expressions for what the metric, or the submission, needs beside the answers."""
     images: int | None = None
     """At most so many images of the split; None: all."""
     max_new_tokens: int = 8
@@ -473,7 +479,12 @@ class Answer(Noun):
     """The raw response."""
     parsed: str | None
     """What the metric read from it; None: nothing that it could compare, and so the answer is wrong."""
-    score: float
+    score: float | None
+    """None: others judge it."""
+    chance: float = 0.0
+    """What a guess at random would have scored on average, where nothing could be read (MMMU's official rule)."""
+    facts: dict[str, Any] = {}
+    """What a submission needs beside the answer."""
 
 
 class Score(Noun):

@@ -29,7 +29,8 @@ class Figure:
     part: str
     """`all`, or a kind of question."""
     what: str
-    """`score`, or `precision`, `recall`, `f1`, `yes_ratio`."""
+    """`score`; `guessed`: the same where an unparsed answer counts what a guess scores on average; `precision`,
+    `recall`, `f1`, `yes_ratio`."""
     value: float
     low: float
     high: float
@@ -45,7 +46,9 @@ class Figure:
 
 
 def figures(score: Score) -> list[Figure]:
-    """Every figure of a score: first the whole, then each kind where there are several."""
+    """Every figure of a score: first the whole, then each kind where there are several; none where others judge."""
+    if not score.metric:
+        return []
     kinds = sorted({answer.kind for answer in score.answers if answer.kind})
     parts = [(WHOLE, list(score.answers))]
     if len(kinds) > 1:
@@ -53,16 +56,20 @@ def figures(score: Score) -> list[Figure]:
     found = []
     for name, answers in parts:
         found.append(_mean(name, answers))
+        if any(answer.chance for answer in answers):
+            found.append(_mean(name, answers, "guessed"))
         if METRICS[score.metric].benchmark == "pope":
             found += _binary(name, answers)
     return found
 
 
-def _mean(part: str, answers: Sequence[Answer]) -> Figure:
-    mean = accuracy([answer.score for answer in answers], [answer.image for answer in answers])
+def _mean(part: str, answers: Sequence[Answer], what: str = "score") -> Figure:
+    chances = [answer.chance if what == "guessed" else 0.0 for answer in answers]
+    values = [(answer.score or 0.0) + chance for answer, chance in zip(answers, chances, strict=True)]
+    mean = accuracy(values, [answer.image for answer in answers])
     return Figure(
         part,
-        "score",
+        what,
         mean.mean,
         mean.low,
         mean.high,

@@ -10,7 +10,7 @@ def names(configs):
 
 def test_the_default_is_one_point():
     _, configs = compose_all([])
-    assert names(configs) == {("tiny_fastvithd", "tiny_qwen2_m", 256)}
+    assert names(configs) == {("tiny_fastvithd", "tiny_qwen2_m", None)}
 
 
 def test_the_resolution_sweep_is_the_union_of_its_grids():

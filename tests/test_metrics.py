@@ -160,11 +160,11 @@ def test_scienceqa(response, official, lmms):
 
 
 def test_what_no_rule_can_read_is_unparsed_and_wrong():
-    assert METRICS["scienceqa"]("a dog", ["B"]) == (0.0, None)
-    assert METRICS["seed_bench"]("(B)", ["B"]) == (0.0, None)
-    assert METRICS["ai2d"]("a dog", ["B"]) == (0.0, None)
-    assert METRICS["pope@lmms-eval"]("Maybe.", ["yes"]) == (0.0, None)
-    assert METRICS["mmmu"]("A. red", ["A"], choices=["red", "blue"]) == (0.0, None)  # officially a random letter
+    assert METRICS["scienceqa"]("a dog", ["B"]) == (0.0, None, 0.0)
+    assert METRICS["seed_bench"]("(B)", ["B"]) == (0.0, None, 0.0)
+    assert METRICS["ai2d"]("a dog", ["B"]) == (0.0, None, 0.0)
+    assert METRICS["pope@lmms-eval"]("Maybe.", ["yes"]) == (0.0, None, 0.0)
+    assert METRICS["mmmu"]("A. red", ["A"], choices=["red", "blue"]) == (0.0, None, 0.5)  # officially a random letter
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,9 @@ from harness import answers
 from harness.config import options
 from harness.models.answering import Composed
 from harness.models.vlm import load_vlm
-from harness.schema import HarnessError
+from harness.schema import DRAWN, HarnessError
 from harness.scores import figures
 from harness.suites import questions
-from harness.suites.questions import DRAWN
 from harness.suites.tasks import expand, load_suite
 
 TEXT, NUMBER = Value("string"), Value("int64")
@@ -121,6 +120,24 @@ SCHEMAS = {
     ),
 }
 SCHEMAS["textvqa_ocr"] = SCHEMAS["textvqa"]
+JUDGED = {
+    "mm_vet": (
+        {**BASIC, "question_id": TEXT, "answer": TEXT, "capability": TEXT},
+        lambda k: {"question_id": f"v1_{k}", "answer": "a<AND>b", "capability": "ocr"},
+    ),
+    "llava_bench": (
+        {**BASIC, "gpt_answer": TEXT, "caption": TEXT, "category": TEXT},
+        lambda k: {"gpt_answer": "A dog.", "caption": "a dog", "category": "conv"},
+    ),
+    "mmbench": (
+        {**BASIC, "index": NUMBER, "hint": TEXT, "category": TEXT, "split": TEXT} | dict.fromkeys("ABCD", TEXT),
+        lambda k: (
+            {"index": 7 * k, "hint": ("nan", "Look.")[k % 2], "category": "ocr", "split": "test"}
+            | {"A": "cat", "B": "dog", "C": "nan", "D": "nan"}
+        ),
+    ),
+}
+SCHEMAS |= JUDGED
 PUBLISHED = sorted(SCHEMAS)
 
 
@@ -184,6 +201,10 @@ def test_a_suite_runs_from_rows_to_figures(name, vlm, tmp_path):
     assert all("<image" not in asked.prompt for asked in found.asked)
     score = answers.answer_suite(Composed(vlm, RESOLUTION), suite)
     assert [answer.question_id for answer in score.answers] == [asked.question_id for asked in found.asked]
+    if name in JUDGED:
+        assert figures(score) == []
+        assert {(answer.score, answer.parsed) for answer in score.answers} == {(None, None)}
+        return
     whole = figures(score)[0]
     assert (whole.part, whole.what, whole.questions, whole.images) == ("all", "score", expected, 3)
     assert 0 <= whole.low <= whole.value <= whole.high <= 1
@@ -208,6 +229,9 @@ LETTER = "\nAnswer with the option's letter from the given choices directly."
         ("seed_bench", "what is number 1?\nA. the a\nB. the b\nC. the c\nD. the d" + LETTER, ("B",)),
         ("mmmu", "what is number 1?" + SUFFIX, ("3.5", "three")),
         ("vqav2", "what is number 1?" + SUFFIX, ("red",) * 10),
+        ("mm_vet", "what is number 1?", ()),
+        ("llava_bench", "what is number 1?", ()),
+        ("mmbench", "Look.\nwhat is number 1?\nA. cat\nB. dog" + LETTER, ()),
     ],
 )
 def test_prompts_and_references_are_those_of_the_benchmark(name, prompt, references, tmp_path):

@@ -20,6 +20,8 @@ class Judged(NamedTuple):
     score: float
     parsed: str | None
     """None: the definition found nothing that it could compare. Such an answer is wrong, counted and never guessed."""
+    chance: float = 0.0
+    """What the definition's own guess at random would score on average."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """MMMU (Yue et al. 2023): multiple choice by letter or by the option's text, and open questions.
 
-The official parser takes a random option when it finds none; here that answer is unparsed and wrong, and the report
-says what guessing would have added.
+The official parser takes a random option when it finds none; here that answer is unparsed and wrong, and a figure of
+its own says what guessing would score on average.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def mmmu(response: str, answers: Sequence[str], choices: Sequence[str] = ()) -> 
     """With `choices`: the reference is a letter. Without: an open question, whose references are texts or numbers."""
     if choices:
         letter = parse_choice(response, choices)
-        return Judged(float(letter in answers), letter)
+        return Judged(float(letter in answers), letter, 0.0 if letter else 1 / len(choices))
     said = parse_open(response)
     known = {normal for answer in answers for normal in normalise(answer)}
     texts = [text for text in known if isinstance(text, str)]

@@ -22,7 +22,7 @@ from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, DynamicCache, PreTrainedModel
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from harness.models.answering import Begun, Prepared, Prompt
 from harness.models.preprocess import decode_image
@@ -300,6 +300,7 @@ def hash_hub(folder: Path) -> str:
 
 def _read(folder: Path) -> tuple[Any, Any]:
     """Configuration and processor of a folder."""
+    set_verbosity_error()  # a published configuration may give cause for warnings that nobody here can mend
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

@@ -107,13 +107,19 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join([line(head), line(["---"] * len(head)), *body]) + "\n"
 
 
+def whole(row: pd.Series[Any], name: str) -> str:
+    """A number of things; a dash where there is none."""
+    value = row.get(name)
+    return "–" if value is None or pd.isna(value) else f"{value:.0f}"
+
+
 def readable_scores(scores: pd.DataFrame) -> pd.DataFrame:
     """Scores as text: what they are, what they rest on, and whose definition they follow."""
     rows = []
     for _, row in scores.iterrows():
         failed = row["status"] != "ok"
-        known = not failed and not pd.isna(row["value"])
-        error = not failed and not pd.isna(row["stderr"])
+        known = not failed and not pd.isna(row.get("value"))
+        error = not failed and not pd.isna(row.get("stderr"))
         rows.append(
             {
                 "point": row["point"],
@@ -122,13 +128,13 @@ def readable_scores(scores: pd.DataFrame) -> pd.DataFrame:
                 "figure": f"{row['status']}: {row['reason']}" if failed else row["what"].replace("_", " "),
                 "value": f"{row['value']:.3f}" if known else "–",
                 "95% interval": f"{row['low']:.3f}–{row['high']:.3f}" if known and not pd.isna(row["low"]) else "–",
-                "questions": "–" if failed else f"{row['questions']:.0f}",
-                "images": "–" if failed else f"{row['images']:.0f}",
-                "unparsed": "–" if failed else f"{row['unparsed']:.0f}",
+                "questions": whole(row, "questions"),
+                "images": whole(row, "images"),
+                "unparsed": whole(row, "unparsed"),
                 "error (by image)": f"{row['stderr']:.4f}" if error else "–",
                 "error (naive)": f"{row['stderr_naive']:.4f}" if error else "–",
-                "design effect": "–" if failed or pd.isna(row["design_effect"]) else f"{row['design_effect']:.2f}",
-                "protocol": "–" if failed else row["metric"],
+                "design effect": "–" if failed or pd.isna(row.get("design_effect")) else f"{row['design_effect']:.2f}",
+                "protocol": "–" if failed else row["metric"] or "answers in submissions/",
             }
         )
     return pd.DataFrame(rows)

@@ -15,6 +15,7 @@ from harness.report.figures import draw_figures
 from harness.report.page import write_page
 from harness.report.tables import write_tables
 from harness.schema import Entry
+from harness.submissions import write_submission
 
 
 def write_report(results: Path, sweep: str, reports: Path) -> tuple[Path, list[Result]]:
@@ -26,6 +27,10 @@ def write_report(results: Path, sweep: str, reports: Path) -> tuple[Path, list[R
     exams = {exam.key: exam for point in points for exam in point.exams.values()}
     _write_lines(folder / store.VISITS, visits.values())
     _write_lines(folder / store.EXAMS, exams.values())
+    for point in points:
+        for exam in point.exams.values():
+            if exam.score is not None and exam.suite.submission:
+                write_submission(exam, point.planned.point.name, folder / "submissions")
     table = frame_of(points)
     for old in (*folder.glob("*.png"), *folder.glob("*.svg")):
         old.unlink()  # a picture of an earlier run must not stand beside this one's numbers

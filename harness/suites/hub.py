@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.schema import HarnessError, Source
+from harness.schema import DRAWN, HarnessError, Source
 
 
 def rows(source: Source) -> tuple[Iterable[Mapping[str, Any]], str]:
@@ -51,6 +52,15 @@ def _dataset(path: str, name: str | None, split: str, revision: str | None) -> t
     return found, "" if local.exists() else revision or ""
 
 
+def pin(source: Source) -> Source:
+    """The source at the hub's present commit, so that other data is another exam; as it is where the hub cannot be
+    asked, and where it is not on the hub."""
+    if source.path == DRAWN or source.revision or Path(source.path).expanduser().exists():
+        return source
+    return source.model_copy(update={"revision": _commit(source.path, None)})
+
+
+@cache
 def _commit(path: str, revision: str | None) -> str | None:
     """The commit that a revision of a dataset is now; the revision itself where the hub cannot be asked."""
     from huggingface_hub import HfApi

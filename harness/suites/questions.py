@@ -15,14 +15,11 @@ from jinja2 import StrictUndefined, TemplateError, UndefinedError
 from jinja2.sandbox import SandboxedEnvironment
 from PIL import Image, UnidentifiedImageError
 
-from harness.schema import HarnessError, Suite, fingerprint
+from harness.schema import DRAWN, HarnessError, Suite, fingerprint
 from harness.suites import embedded, hub
 from harness.suites.tasks import load_suite
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
-DRAWN = "drawn"
-"""Path of the suites that are drawn when they are asked for."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +134,8 @@ class _Parts:
         environment.filters |= {"literal": ast.literal_eval, "options": options_of, "without_image_marks": unmarked}
         environment.filters["letter"] = letter_of
         texts = {"image": "image", "kind": "''", **suite.fields}
+        if not suite.submission and "answers" not in texts:
+            raise HarnessError(f"suite {suite.name}: metadata has no answers, and nobody else to judge")
         self._environment = environment
         try:
             self._prompt = environment.from_string(suite.prompt)
@@ -155,7 +154,7 @@ class _Parts:
             if "where" in self._fields and not self.value("where", row):
                 return None
             found: dict[str, Any] = {}
-            for what in ("id", "image", "answers", "kind"):
+            for what in self._fields.keys() - {"where"}:
                 found[what] = self.value(what, row)
             what = "doc_to_text"
             found["prompt"] = self._prompt.render(row)
@@ -166,7 +165,7 @@ class _Parts:
             raise HarnessError(f"{place}: {what}: {error}; the columns are: {there}") from error
         except (TemplateError, ValueError, TypeError, LookupError, SyntaxError) as error:
             raise HarnessError(f"{place}: {what}: {type(error).__name__}: {error}") from error
-        answers = found["answers"]
+        answers = found.get("answers", ())
         if answers is None or answers == [] or answers == "":
             raise HarnessError(f"{place}: answers is empty: this split has no references to score against")
         answers = [answers] if isinstance(answers, str | int | float) else list(answers)

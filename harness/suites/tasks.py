@@ -16,8 +16,12 @@ from pydantic import ValidationError
 from harness.config import ROOT, options, unknown
 from harness.metrics import METRICS
 from harness.schema import HarnessError, Source, Suite, fingerprint, first_fault
+from harness.submissions import ENDINGS
 
 FOLDER = ROOT / "suite"
+
+JUDGED = "bypass"
+"""lm-eval's name for a metric that is left to others."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -65,7 +69,12 @@ def suite_of(task: dict[str, Any], path: Path, data: str = "") -> Suite:
     """The suite that a task's YAML at `path` describes."""
     about = task.get("metadata", {})
     metrics = [entry["metric"] for entry in task.get("metric_list", [])]
-    if unregistered := [metric for metric in metrics if metric not in METRICS]:
+    submission = str(about.get("submission", ""))
+    if submission and submission not in ENDINGS:
+        raise HarnessError(f"{path}: no submission format {submission!r}; there are: {', '.join(sorted(ENDINGS))}")
+    if submission and metrics == [JUDGED]:
+        metrics = [""]
+    elif unregistered := [metric for metric in metrics if metric not in METRICS]:
         raise HarnessError(f"{path}: no metric {unregistered[0]!r}; there are: {', '.join(sorted(METRICS))}")
     try:
         where = data or task["dataset_path"]
@@ -74,6 +83,7 @@ def suite_of(task: dict[str, Any], path: Path, data: str = "") -> Suite:
             title=about.get("title", task["task"]),
             stands_for=about.get("stands_for", ""),
             metric=metrics[0],
+            submission=submission,
             source=Source(
                 path=where,
                 also=() if data else tuple(about.get("also", ())),

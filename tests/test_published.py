@@ -1,0 +1,101 @@
+"""A published VLM from the command line: timed and asked like any other, killed and resumed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+from test_questions import SCHEMAS, picture, write
+
+from benchmarks.checkpoints import KINDS
+from harness import store
+from harness.schema import STAGES_OF, Exam, Visit
+
+QUESTIONS = 120
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A checkpoint, and two suites in the hub's layout."""
+    root = tmp_path_factory.mktemp("published")
+    KINDS["qwen2_vl"](root / "tiny-qwen")
+    for name, count in (("docvqa", QUESTIONS), ("mm_vet", 4)):
+        rows = [{"question": f"what is {k}?", "image": picture(k // 2), **SCHEMAS[name][1](k)} for k in range(count)]
+        write(root / name, name, rows)
+    return root
+
+
+def command(folder, *more):
+    where = f"data={{docvqa:{folder / 'docvqa'},mm_vet:{folder / 'mm_vet'}}}"
+    vlm = ["vlm=hub", f"vlm.path={folder / 'tiny-qwen'}", "vlm.title='Tiny <Qwen>'", "resolution=112"]
+    rest = ["suites=[docvqa,mm_vet]", where, "protocol=quick", "threads=1", *more]
+    return [sys.executable, "-m", "harness.sweep", *vlm, *rest]
+
+
+def journal(folder):
+    files = list((folder / "results" / "journal").glob("*.jsonl"))
+    return [json.loads(line)["key"] for file in files for line in file.read_text().splitlines() if line.endswith("}")]
+
+
+def test_killed_while_it_answers_it_loses_no_answer_and_repeats_none(folder, tmp_path):
+    environment = os.environ | {"HF_HOME": str(tmp_path / "hf")}
+    process = subprocess.Popen(command(folder), cwd=folder, env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while not journal(folder) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(1)  # the child ends with its parent
+    before = journal(folder)
+    assert 0 < len(before) < QUESTIONS
+    again = subprocess.run(command(folder), cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    after = journal(folder)
+    assert len(after) == len(set(after)) == QUESTIONS + 4
+    exams = {exam.suite.name: exam for exam in store.read_all(folder / "results", Exam)}
+    assert exams["docvqa"].score.resumed == len(before)
+    assert len(exams["docvqa"].score.answers) == QUESTIONS
+
+
+def test_its_stages_are_timed_and_what_its_own_code_hides_is_missing(folder):
+    (visit,) = store.read_all(folder / "results", Visit)
+    assert visit.status == "ok", visit.reason
+    assert set(visit.samples.seconds) == set(STAGES_OF["published"])
+    assert visit.component.visual_tokens == 16
+    assert visit.component.text_tokens >= 24
+    table = pd.read_csv(next((folder / "reports").glob("*")) / "table.csv")
+    (row,) = table.to_dict("records")
+    assert row["source"] == "measured as a whole"
+    assert not {"project", "tokenize"} & set(table.columns)
+    stages = ("preprocess", "transfer", "encode", "prefill", "sample")
+    assert row["ttft_user"] == pytest.approx(sum(row[stage] for stage in stages))
+    assert row["ttft_model"] == pytest.approx(row["encode"] + row["prefill"])
+    assert row["ttft_fused"] > 0
+
+
+def test_its_page_escapes_its_title_and_names_the_answers_to_be_judged(folder):
+    report = next((folder / "reports").glob("*"))
+    page = (report / "index.html").read_text()
+    assert "Tiny &lt;Qwen&gt;" in page
+    assert "Tiny <Qwen>" not in page
+    assert "answers in submissions/" in page
+    (submission,) = (report / "submissions").iterdir()
+    assert len(json.loads(submission.read_text())) == 4
+
+
+def test_the_same_command_again_measures_nothing(folder):
+    again = subprocess.run(command(folder), cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "0 to measure" in again.stdout
+
+
+def test_a_model_that_is_not_there_is_one_line(folder):
+    wrong = command(folder, "vlm.path=no/such-model")
+    done = subprocess.run(wrong, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: vlm no/such-model: neither a folder nor to be had from the hub")
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,50 @@
+"""Answers that others judge, in the form in which they are handed in."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from conftest import make_exam
+from harness.schema import Answer
+from harness.submissions import write_submission
+
+
+def exam_of(form, *answers):
+    exam = make_exam("doc_read", 1)
+    suite = exam.suite.model_copy(update={"name": form, "metric": "", "submission": form})
+    score = exam.score.model_copy(update={"metric": "", "answers": answers})
+    return exam.model_copy(update={"suite": suite, "score": score})
+
+
+def answer(name, text, **facts):
+    return Answer(question_id=name, image="i", kind="", text=text, parsed=None, score=None, facts=facts)
+
+
+def test_mm_vet_wants_a_dictionary_of_answers(tmp_path):
+    path = write_submission(exam_of("mm_vet", answer("v1_0", 'a "b"'), answer("v1_1", "")), "LLaVA 1.5/7B", tmp_path)
+    assert path.name == "mm_vet-LLaVA-1.5-7B.json"
+    assert json.loads(path.read_text()) == {"v1_0": 'a "b"', "v1_1": ""}
+
+
+def test_llava_bench_wants_the_lines_of_model_vqa(tmp_path):
+    path = write_submission(exam_of("llava_bench", answer("0", "A\ndog", question="what?")), "m", tmp_path)
+    (line,) = path.read_text().splitlines()
+    expected = {
+        "question_id": 0,
+        "prompt": "what?",
+        "text": "A\ndog",
+        "answer_id": "m-0",
+        "model_id": "m",
+        "metadata": {},
+    }
+    assert json.loads(line) == expected
+
+
+def test_mmbench_wants_a_table_with_the_prediction_after_the_options(tmp_path):
+    pytest.importorskip("openpyxl")
+    facts = {"question": "what?", "A": "cat", "B": "dog", "C": "nan", "D": "nan", "split": "test"}
+    path = write_submission(exam_of("mmbench", answer("14", "=B", **facts)), "m", tmp_path)
+    table = pd.read_excel(path, keep_default_na=False)
+    assert list(table.columns) == ["index", "question", "A", "B", "C", "D", "prediction", "split"]
+    assert table.to_numpy().tolist() == [[14, "what?", "cat", "dog", "nan", "nan", "=B", "test"]]
