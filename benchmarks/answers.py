@@ -49,7 +49,7 @@ TEXT = {
 """256 visual tokens; one encode and one prefill take about as long as each other, as in LLaVA-1.5."""
 SHAPES = {"GQA": (30, 3), "DocVQA": (4, 6)}
 """Questions an image, tokens an answer."""
-BATCHES = (1, 8)
+BATCHES = (1, 8, 32)
 """Batch sizes of `hf-multimodal`; the faster one counts."""
 THINGS = ["cat", "dog", "table", "chair", "window", "street", "person", "car", "tree", "sign", "bag", "ball", "cup"]
 TAIL = "\nAnswer the question using a single word or phrase."
@@ -118,7 +118,7 @@ def seconds(work: Callable[..., list[str]], *given: Any, **more: Any) -> tuple[f
 
 
 def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 4
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 2
     logging.disable(logging.WARNING)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
