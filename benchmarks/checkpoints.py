@@ -17,8 +17,18 @@ from transformers import (
     CLIPImageProcessor,
     FastVlmConfig,
     FastVlmForConditionalGeneration,
+    GotOcr2ImageProcessor,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    InternVLProcessor,
+    InternVLVideoProcessor,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    LlavaOnevisionImageProcessor,
+    LlavaOnevisionProcessor,
+    LlavaOnevisionVideoProcessor,
     LlavaProcessor,
     PaliGemmaConfig,
     PaliGemmaForConditionalGeneration,
@@ -48,12 +58,17 @@ TEXT = {
 }
 """Sizes of the language model, for any that is not given others."""
 
-LLAVA = "{% for m in messages %}USER: {% for c in m.content %}{% if c.type == 'image' %}<image>\n{% else %}{{ c.text }}"
-LLAVA += "{% endif %}{% endfor %} {% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
-LAST = (
-    "{% for m in messages %}{% for c in m.content %}{% if c.type == 'text' %}USER: {{ c.text }}{% endif %}{% endfor %}"
+GO_ON = "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+LLAVA = (
+    """{% for m in messages %}USER: {% for c in m.content %}{% if c.type == 'image' %}<image>
+{% else %}{{ c.text }}{% endif %}{% endfor %} {% endfor %}"""
+    + GO_ON
 )
-LAST += "<image>\n{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+LAST = (
+    """{% for m in messages %}USER: {% for c in m.content %}{% if c.type == 'text' %}{{ c.text }}{% endif %}{% endfor %}
+{% for c in m.content %}{% if c.type == 'image' %}<image>{% endif %}{% endfor %}{% endfor %}"""
+    + GO_ON
+)
 """A template that puts the question before the image."""
 QWEN = "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for c in m.content %}{% if c.type == 'image' %}"
 QWEN += (
@@ -66,7 +81,11 @@ SMOL += "{% if add_generation_prompt %}Assistant:{% endif %}"
 
 
 def tokenizer_of(
-    special: list[str], template: str | None, end: str = "</s>", corpus: Iterable[str] = ()
+    special: list[str],
+    template: str | None,
+    end: str = "</s>",
+    corpus: Iterable[str] = (),
+    named: dict[str, str] | None = None,
 ) -> PreTrainedTokenizerFast:
     """Special tokens, single bytes, and the words of `corpus`."""
     names = ["<pad>", "<s>", "</s>", "<unk>", *special]
@@ -83,7 +102,7 @@ def tokenizer_of(
         eos_token=end,
         pad_token="<pad>",
         unk_token="<unk>",
-        additional_special_tokens=special,
+        extra_special_tokens=named or special,
     )
     made.chat_template = template
     return made
@@ -260,6 +279,57 @@ def paligemma(folder: Path) -> Path:
     return save(PaliGemmaForConditionalGeneration(config), processor, folder)
 
 
+def llava_onevision(folder: Path) -> Path:
+    """LLaVA-OneVision: SigLIP on tiles of any aspect ratio, Qwen2."""
+    tokenizer = tokenizer_of(["<image>", "<video>"], LLAVA)
+    grid = [[56, 56], [56, 112], [112, 56], [112, 112]]
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = LlavaOnevisionConfig(
+        vision_config={"model_type": "siglip_vision_model", **vision, "image_size": 56, "patch_size": 14}
+        | {"vision_use_head": False},
+        text_config={"model_type": "qwen2", **TEXT},
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
+        image_grid_pinpoints=grid,
+        vision_feature_layer=-1,
+    )
+    processor = LlavaOnevisionProcessor(
+        LlavaOnevisionImageProcessor(size={"height": 56, "width": 56}, image_grid_pinpoints=grid),
+        tokenizer,
+        LlavaOnevisionVideoProcessor(),
+        num_image_tokens=16,
+        vision_feature_select_strategy="full",
+        chat_template=LLAVA,
+    )
+    return save(LlavaOnevisionForConditionalGeneration(config), processor, folder)
+
+
+def internvl(folder: Path) -> Path:
+    """InternVL: tiles, pixel shuffle, Qwen2."""
+    named = {
+        "start_image_token": "<img>",
+        "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>",
+        "video_token": "<video>",
+    }
+    template = LLAVA.replace("<image>", "<IMG_CONTEXT>")
+    tokenizer = tokenizer_of([*named.values()], template, named=named)
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = InternVLConfig(
+        vision_config={"model_type": "internvl_vision", **vision, "image_size": 56, "patch_size": 14},
+        text_config={"model_type": "qwen2", **TEXT},
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+    )
+    processor = InternVLProcessor(
+        GotOcr2ImageProcessor(size={"height": 56, "width": 56}, crop_to_patches=True, min_patches=1, max_patches=4),
+        tokenizer,
+        InternVLVideoProcessor(),
+        image_seq_length=4,
+        chat_template=template,
+    )
+    return save(InternVLForConditionalGeneration(config), processor, folder)
+
+
 KINDS: dict[str, Callable[[Path], Path]] = {
     "fast_vlm": fast_vlm,
     "llava": llava,
@@ -267,4 +337,6 @@ KINDS: dict[str, Callable[[Path], Path]] = {
     "qwen2_vl": qwen2_vl,
     "smolvlm": smolvlm,
     "paligemma": paligemma,
+    "llava_onevision": llava_onevision,
+    "internvl": internvl,
 }

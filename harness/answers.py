@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from harness.journal import Journal
 from harness.metrics import METRICS
-from harness.models.answering import AnsweringModel, Begun, Prepared
+from harness.models.answering import AnsweringModel, Begun, Prepared, Shown
 from harness.schema import Answer, HarnessError, Score, Suite, fingerprint
 from harness.suites.questions import Question, load
 
@@ -42,7 +41,7 @@ class Ask:
     """One thing to answer."""
 
     image: str
-    """Key of its image."""
+    """Key of its image, or of several."""
     text: str
     """What is asked, outside of any template."""
     ids: tuple[int, ...]
@@ -64,8 +63,8 @@ class Answered:
     """How many answers the journal of an earlier run had."""
 
 
-Images = Mapping[str, bytes | Image.Image]
-"""Images by their keys: as they are stored, or decoded."""
+Images = Mapping[str, Shown]
+"""What is asked about, by key; the keys of several images are joined by `+`."""
 
 Waiting = tuple[Begun, str, int, list[int]]
 """A question whose head was prefilled: by what, its key, its row there, and the ids that are left."""
@@ -156,7 +155,7 @@ class Engine:
 
     def ask(self, image: str, text: str, max_new_tokens: int, until: tuple[str, ...] = ()) -> Ask:
         """A prompt about an image."""
-        return Ask(image, text, self.model.prompt(text), max_new_tokens, until)
+        return Ask(image, text, self.model.prompt(text, image.count("+") + 1), max_new_tokens, until)
 
     def key(self, ask: Ask) -> str:
         """Names everything that decides an answer; batch size and device do not."""

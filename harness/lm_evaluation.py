@@ -22,7 +22,7 @@ from PIL import Image
 from harness.answers import Engine, judged
 from harness.machine import resolve_device
 from harness.metrics import METRICS
-from harness.models.answering import AnsweringModel, Composed
+from harness.models.answering import AnsweringModel, Composed, Shown
 from harness.models.hub import folder_of_hub, load_hub
 from harness.models.preprocess import decode_image
 from harness.models.vlm import hash_checkpoint, is_ours, load_vlm, move
@@ -49,17 +49,24 @@ class Stored(Image.Image):
     """An image that is read and decoded when a model looks into it: lm-eval keeps those of all requests at once, and
     decoded ones of DocVQA would be 60 GB."""
 
-    def __init__(self, key: str, images: Mapping[str, bytes]):
+    def __init__(self, images: Mapping[str, tuple[bytes, ...]], keys: str, place: int):
+        """Number `place` of what is shown under `keys`."""
         super().__init__()
-        self.key, self.images = key, images
-        with Image.open(io.BytesIO(images[key])) as header:
+        self._images, self._keys, self._place = images, keys, place
+        self.key = keys.split("+")[place]
+        with Image.open(io.BytesIO(self.stored)) as header:
             self._size = header.size
         self._mode = "RGB"
+
+    @property
+    def stored(self) -> bytes:
+        """Its bytes, read when they are asked for."""
+        return self._images[self._keys][self._place]
 
     def load(self) -> Any:
         """Decode it; every method that needs pixels calls this first."""
         if self._im is None:
-            self._im = decode_image(self.images[self.key]).im
+            self._im = decode_image(self.stored).im
         return self._im.pixel_access(self.readonly)
 
 
@@ -91,7 +98,7 @@ class SuiteTask(ConfigurableTask):  # type: ignore[misc]
             return {metric: judged(suite, asked[row["question_id"]], results[0]).score}
 
         def picture(row: dict[str, Any]) -> list[Image.Image]:
-            return [Stored(row["image"], questions.images)]
+            return [Stored(questions.images, row["image"], place) for place in range(row["image"].count("+") + 1)]
 
         super().__init__(
             config={
@@ -127,6 +134,19 @@ def load_model(
     return load_hub(folder_of_hub(path, revision), side_or_own, attention, device, getattr(torch, dtype))
 
 
+class _Lazy(Sequence[bytes]):
+    """Stored images, read one by one."""
+
+    def __init__(self, images: Sequence[Stored]):
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._images[place].stored
+
+
 @register_model("vlm-harness")
 class HarnessLM(LM):  # type: ignore[misc]
     """A VLM of this project as an lm-eval model: an image is encoded and prefilled once for all its requests."""
@@ -157,12 +177,12 @@ class HarnessLM(LM):  # type: ignore[misc]
     @torch.inference_mode()
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Greedy answers, in the order of the requests."""
-        images: dict[str, Image.Image | bytes] = {}
+        images: dict[str, Shown] = {}
         engine = Engine(self.model, images)
         asks = []
         for request in requests:
             text, arguments, *rest = request.args
-            key, images[key] = self._picture(rest[0] if rest else {})
+            key, images[key] = self._pictures(rest[0] if rest else {})
             if arguments.get("do_sample") or arguments.get("temperature"):
                 raise HarnessError("sampling is not supported: answers are greedy, so that they can be repeated")
             until = arguments.get("until") or ()
@@ -176,12 +196,12 @@ class HarnessLM(LM):  # type: ignore[misc]
     @torch.inference_mode()
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Log-likelihood of each continuation after its prompt and image, and whether it is the greedy one."""
-        images: dict[str, Image.Image | bytes] = {}
+        images: dict[str, Shown] = {}
         engine = Engine(self.model, images)
         asks, said = {}, {}
         for number, request in enumerate(requests):
             text, continuation, *rest = request.args
-            key, images[key] = self._picture(rest[0] if rest else {})
+            key, images[key] = self._pictures(rest[0] if rest else {})
             asks[str(number)] = engine.ask(key, text.replace(MARK, ""), 0)
             ids = self.model.ids(continuation)
             if not ids:
@@ -194,16 +214,16 @@ class HarnessLM(LM):  # type: ignore[misc]
         """Not for a VLM: there is no image in a rolling text."""
         raise NotImplementedError("rolling log-likelihood has no image; use a text model")
 
-    def _picture(self, media: dict[str, Any]) -> tuple[str, Image.Image | bytes]:
-        """A request's image and its key: the hash of its stored bytes, or of its pixels."""
+    def _pictures(self, media: dict[str, Any]) -> tuple[str, Shown]:
+        """A request's images and their keys: the hashes of their stored bytes, or of their pixels."""
         visuals = media.get("visual") or []
-        if len(visuals) != 1:
-            raise HarnessError(f"a request has {len(visuals)} images; this VLM takes exactly one")
-        if isinstance(visuals[0], Stored):
-            return visuals[0].key, visuals[0].images[visuals[0].key]
-        picture = visuals[0].convert("RGB")
-        digest = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()
-        return digest[:16], picture
+        if not visuals:
+            raise HarnessError("a request has no image; use a text model")
+        if all(isinstance(visual, Stored) for visual in visuals):
+            return "+".join(visual.key for visual in visuals), _Lazy(visuals)
+        pictures = [visual.convert("RGB") for visual in visuals]
+        digests = [hashlib.sha256(repr(one.size).encode() + one.tobytes()).hexdigest()[:16] for one in pictures]
+        return "+".join(digests), pictures
 
 
 if __name__ == "__main__":

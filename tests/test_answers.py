@@ -30,7 +30,7 @@ def one_at_a_time(vlm, suite):
     texts = []
     questions = load(suite)
     for asked in questions.asked:
-        stored = questions.images[asked.image]
+        (stored,) = questions.images[asked.image]
         visual = vlm.project(vlm.encode(pixel_tensor(stored, vlm.spec.encoder, RESOLUTION)))
         before, after = vlm.question_ids(asked.prompt)
         said = []

@@ -36,7 +36,7 @@ def images():
         pixels = torch.randint(0, 256, (6, 6, 3), generator=generator, dtype=torch.uint8).numpy()
         file = io.BytesIO()
         Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST).save(file, "PNG")
-        found[f"image{number}"] = file.getvalue()
+        found[f"image{number}"] = [file.getvalue()]
     return found
 
 
@@ -46,7 +46,7 @@ def generated(folder, images):
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     processor = AutoProcessor.from_pretrained(folder)
     answers = {}
-    for name, stored in images.items():
+    for name, (stored,) in images.items():
         for text in TEXTS:
             picture = Image.open(io.BytesIO(stored)).convert("RGB")
             content = [{"type": "image"}, {"type": "text", "text": text}]
@@ -104,17 +104,37 @@ def test_what_is_shared_is_prefilled_once(model, images, monkeypatch):
     own = model.begin
     monkeypatch.setattr(model, "begin", lambda *given: begun.append(1) or own(*given))
     answered(model, images, encode_batch=1)
-    shares = model.model.config.model_type != "paligemma" and "USER: {{ c.text }}" not in (
+    shares = model.model.config.model_type != "paligemma" and "<image>{% endif %}{% endfor %}{% endfor %}" not in (
         model.processor.chat_template or ""
     )
     assert len(begun) == (1 if shares else len(TEXTS)) * len(images)
+
+
+def test_questions_about_several_images_are_those_of_generate(folder, model, images):
+    """As in MMMU: all images first, then the question; questions about the same ones share their prefill."""
+    shown = {"image0+image2": [images["image0"][0], images["image2"][0]], "image1": images["image1"]}
+    found, _ = answered(model, shown)
+    own = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    processor = AutoProcessor.from_pretrained(folder)
+    pictures = [Image.open(io.BytesIO(stored)).convert("RGB") for stored in shown["image0+image2"]]
+    for text in TEXTS:
+        content = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": text}]
+        prompt = f"{processor.image_token * 2}{text}"
+        if processor.chat_template:
+            prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        given = processor(images=pictures, text=[prompt], return_tensors="pt")
+        given.pop("labels", None)
+        with torch.inference_mode():
+            ids = own.generate(**given, max_new_tokens=TOKENS, do_sample=False)
+        said = processor.tokenizer.decode(ids[0, given["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert found["image0+image2", text] == said
 
 
 def test_alike_images_are_one_batch(folder, model, images):
     """Two of four images have one size; models that make squares of all of them take them together."""
     prepared = [model.prepare(stored, TEXTS[:1]) for stored in images.values()]
     groups = len({model.alike(one) for one in prepared})
-    assert groups == {"qwen2_vl": 3}.get(model.model.config.model_type, 1)
+    assert groups == {"qwen2_vl": 3, "llava_onevision": 3, "internvl": 2}.get(model.model.config.model_type, 1)
 
 
 def test_its_resolution_can_be_overridden(folder):
@@ -126,16 +146,16 @@ def test_its_resolution_can_be_overridden(folder):
     low, high, few, many = sides[kind]
     for side, tokens in ((low, few), (high, many)):
         model = load_hub(folder, side)
-        ids = model.prepare(picture, ["What?"]).prompts[0]["input_ids"]
+        ids = model.prepare([picture], ["What?"]).prompts[0]["input_ids"]
         assert int((ids == model.image_token).sum()) == tokens
         with torch.inference_mode():
-            found = Engine(model, {"a": picture})
+            found = Engine(model, {"a": [picture]})
             assert found.answer([found.ask("a", "What?", 2)]).faults == ("",)
 
 
 def test_a_resolution_that_its_tower_cannot_take_is_a_fault_of_the_question(tmp_path):
     model = load_hub(KINDS["llava"](tmp_path / "llava"), 84)
-    engine = Engine(model, {"a": Image.new("RGB", (50, 50))})
+    engine = Engine(model, {"a": [Image.new("RGB", (50, 50))]})
     with torch.inference_mode():
         (fault,) = engine.answer([engine.ask("a", "What?", 2)]).faults
     assert "84" in fault

@@ -1,12 +1,16 @@
 """Both ways through lm-eval: its evaluator on our suites with our model, and our model on a task of its own kind."""
 
+import io
+
 import datasets
+import numpy as np
 import pytest
 import torch
 from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
 from PIL import Image
+from transformers import CLIPImageProcessor
 
 from conftest import talkative
 from harness import answers
@@ -123,7 +127,7 @@ def test_sampling_and_several_images_are_refused(model):
     with pytest.raises(HarnessError, match="sampling is not supported"):
         model.generate_until([request("generate_until", "x", {"temperature": 0.7}, picture=picture)])
     two = Instance("generate_until", {}, ("x", {}, {"visual": [picture, picture]}), 0)
-    with pytest.raises(HarnessError, match="a request has 2 images"):
+    with pytest.raises(HarnessError, match="a question has 2 images"):
         model.generate_until([two])
 
 
@@ -133,3 +137,17 @@ def test_the_suite_task_asks_what_the_suite_asks(model):
     found = load(load_suite("scene_text", 3))
     assert [one.args[0] for one in task.instances] == [MARK + question.prompt for question in found.asked]
     assert all(one.args[2]["visual"][0].mode == "RGB" for one in task.instances)
+
+
+def test_images_of_our_tasks_are_handles_that_any_model_can_look_into():
+    task = task_of("scene_text", 3)
+    task.build_all_requests()
+    (handle,) = task.instances[0].args[2]["visual"]
+    assert handle._im is None  # nothing is decoded before a model looks
+    plain = Image.open(io.BytesIO(handle.stored)).convert("RGB")
+    assert (handle.size, handle.mode) == (plain.size, "RGB")
+    assert np.array_equal(np.asarray(handle), np.asarray(plain))
+    processor = CLIPImageProcessor(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56})
+    looked, expected = (processor(image, return_tensors="pt")["pixel_values"] for image in (handle, plain))
+    assert torch.equal(looked, expected)
+    assert handle.resize((8, 8)).tobytes() == plain.resize((8, 8)).tobytes()

@@ -18,12 +18,17 @@ from transformers import DynamicCache
 
 from harness.models.preprocess import pixel_tensor
 from harness.models.vlm import Vlm
+from harness.schema import HarnessError
 
 PLACE = -1
 """Stands for a visual token in the ids of a composed VLM."""
 
 Prompt = dict[str, Tensor]
 """`input_ids` (1, L), and whatever else a model is told of each token."""
+
+
+Shown = Sequence[bytes | Image.Image]
+"""The image of a question, or several: as they are stored, or decoded."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +67,11 @@ class AnsweringModel(Protocol):
     def ends(self) -> frozenset[int]:
         """Ids that end an answer."""
 
-    def prompt(self, text: str) -> tuple[int, ...]:
-        """Ids of a whole prompt, the image as a placeholder."""
+    def prompt(self, text: str, images: int = 1) -> tuple[int, ...]:
+        """Ids of a whole prompt, each image as a placeholder."""
 
-    def prepare(self, image: bytes | Image.Image, texts: Sequence[str]) -> Prepared:
-        """An image and prompts about it; called from several threads at once."""
+    def prepare(self, shown: Shown, texts: Sequence[str]) -> Prepared:
+        """What is shown and prompts about it; called from several threads at once."""
 
     def alike(self, prepared: Prepared) -> Hashable:
         """Equal for images that may be encoded as one batch."""
@@ -111,14 +116,16 @@ class Composed:
         self.identity = [weights, spec, str(first.dtype), attention, resolution]
         self.ends = frozenset([vlm.end])
 
-    def prompt(self, text: str) -> tuple[int, ...]:
-        """Ids of a whole prompt, the image as one `PLACE`."""
+    def prompt(self, text: str, images: int = 1) -> tuple[int, ...]:
+        """Ids of a whole prompt, the image as one `PLACE`; raises `HarnessError` for several."""
+        if images != 1:
+            raise HarnessError(f"a question has {images} images; a composed VLM takes exactly one")
         before, after = self.vlm.question_ids(text)
         return (*before, PLACE, *after)
 
-    def prepare(self, image: bytes | Image.Image, texts: Sequence[str]) -> Prepared:
+    def prepare(self, shown: Shown, texts: Sequence[str]) -> Prepared:
         """Pixels (1, 3, R, R), and prompts with a `PLACE` for each visual token."""
-        pixels = pixel_tensor(image, self.vlm.spec.encoder, self.resolution)
+        pixels = pixel_tensor(shown[0], self.vlm.spec.encoder, self.resolution)
         count = self.vlm.spec.encoder.visual_tokens(self.resolution)
         prompts = []
         for text in texts:

@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, DynamicCache, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from harness.models.answering import Begun, Prepared, Prompt
+from harness.models.answering import Begun, Prepared, Prompt, Shown
 from harness.models.preprocess import decode_image
 from harness.schema import HarnessError
 
@@ -51,32 +50,32 @@ class Prompter:
         self.image_token = int(token)
         self._own = threading.local()
 
-    def chat(self, text: str) -> str:
-        """The prompt in the model's own template, the image first; a model without a template gets image and text."""
+    def chat(self, text: str, images: int = 1) -> str:
+        """The prompt in the model's own template, the images first; a model without one gets images and text."""
         if not (getattr(self.processor, "chat_template", None) or self.processor.tokenizer.chat_template):
-            return f"{self.processor.image_token}{text}"
-        content = [{"type": "image"}, {"type": "text", "text": text}]
+            return str(self.processor.image_token) * images + text
+        content = [*({"type": "image"} for _ in range(images)), {"type": "text", "text": text}]
         said = self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
         return str(said)
 
-    def prompt(self, text: str) -> tuple[int, ...]:
-        """Ids of the whole prompt, with one placeholder for the image."""
-        return tuple(self.processor.tokenizer(self.chat(text))["input_ids"])
+    def prompt(self, text: str, images: int = 1) -> tuple[int, ...]:
+        """Ids of the whole prompt, with one placeholder for each image."""
+        return tuple(self.processor.tokenizer(self.chat(text, images))["input_ids"])
 
-    def prepare(self, image: bytes | Image.Image, texts: Sequence[str], of_image: Iterable[str]) -> Prepared:
-        """An image and prompts about it as the model takes them; of the image what is named. Safe to call from several
+    def prepare(self, shown: Shown, texts: Sequence[str], of_image: Iterable[str]) -> Prepared:
+        """Images and prompts about them as the model takes them; of the images what is named. Safe to call from several
         threads: each has a processor of its own."""
         if not hasattr(self._own, "processor"):
             self._own.processor = copy.deepcopy(self.processor)
         processor = self._own.processor
-        picture = decode_image(image) if isinstance(image, bytes) else image.convert("RGB")
+        pictures = [decode_image(image) if isinstance(image, bytes) else image.convert("RGB") for image in shown]
         own = processor.image_processor
         processor.image_processor = _Once(own)
         pixels: dict[str, Tensor] = {}
         prompts = []
         try:
             for text in texts:
-                given = processor(images=[picture], text=[self.chat(text)], return_tensors="pt")
+                given = processor(images=pictures, text=[self.chat(text, len(pictures))], return_tensors="pt")
                 if unknown := [name for name in UNKNOWN if name in given]:
                     raise HarnessError(f"{self.kind} takes {unknown[0]}: not supported")
                 prompts.append({name: given[name] for name in OF_TOKENS if name in given})
@@ -104,9 +103,9 @@ class HubVlm:
         self._places = set(inspect.signature(positions).parameters) if positions is not None else set()
         self._of_image = sorted((self._pixels | self._places) - {*OF_TOKENS, "attention_mask"})
 
-    def prepare(self, image: bytes | Image.Image, texts: Sequence[str]) -> Prepared:
-        """An image and prompts about it as the model takes them; safe to call from several threads."""
-        return self._prompter.prepare(image, texts, self._of_image)
+    def prepare(self, shown: Shown, texts: Sequence[str]) -> Prepared:
+        """Images and prompts about them as the model takes them; safe to call from several threads."""
+        return self._prompter.prepare(shown, texts, self._of_image)
 
     def alike(self, prepared: Prepared) -> Hashable:
         """Equal for images that may be encoded as one batch: same shapes, same sizes."""
@@ -252,7 +251,7 @@ def count_tokens(folder: Path, resolution: int, image: bytes, text: str, least: 
     if resolution is not None:
         set_resolution(processor.image_processor, resolution)
     asked = Prompter(processor, config)
-    ids = asked.prepare(image, [text], ()).prompts[0]["input_ids"][0]
+    ids = asked.prepare([image], [text], ()).prompts[0]["input_ids"][0]
     places = (ids == asked.image_token).nonzero()[:, 0]
     if not len(places):
         raise HarnessError(f"vlm {folder}: its processor put no image into the prompt")

@@ -449,7 +449,7 @@ class PublishedSubject(TorchSubject, kind="published"):
         self._start()
         image, question = self.examples[number % len(self.examples)]
         model, device = self.model, self.place.device
-        prepared = model.prepare(image, [question])
+        prepared = model.prepare([image], [question])
         prompt = fit_prompt(prepared.prompts[0], model.image_token, self.component.text_tokens)
         pixels = prepared.image["pixel_values"].clone()
         pixels.view(-1)[0] = (number % 997) / 997  # the images return after a while; their pixels never do

@@ -30,21 +30,21 @@ class Question:
     prompt: str
     answers: tuple[str, ...]
     image: str
-    """The first 16 hex digits of the SHA-256 of its stored bytes: equal images are one, whatever they are called."""
+    """The first 16 hex digits of the SHA-256 of its stored bytes: equal images are one, whatever they are called.
+    Several images are joined by `+`."""
     kind: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What the metric needs beside the answers, e.g. `choices`."""
 
 
-class Pictures(Mapping[str, bytes]):
-    """Images as they are stored, by key. Those of a dataset stay on the disk until one is asked for."""
+class Pictures(Mapping[str, tuple[bytes, ...]]):
+    """What a question shows, as it is stored, by key. Images of a dataset stay on the disk until they are asked for."""
 
     def __init__(self) -> None:
-        self.found: dict[str, bytes | Callable[[], bytes]] = {}
+        self.found: dict[str, Callable[[], tuple[bytes, ...]]] = {}
 
-    def __getitem__(self, key: str) -> bytes:
-        stored = self.found[key]
-        return stored if isinstance(stored, bytes) else stored()
+    def __getitem__(self, key: str) -> tuple[bytes, ...]:
+        return self.found[key]()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.found)
@@ -58,7 +58,7 @@ class Questions:
     """All questions of a suite, and its images as they are stored."""
 
     asked: tuple[Question, ...]
-    images: Mapping[str, bytes]
+    images: Mapping[str, tuple[bytes, ...]]
     revision: str
     """Of the data: the hub's commit, or empty."""
 
@@ -85,7 +85,7 @@ def examples() -> list[tuple[bytes, str]]:
     """What the bench shows: different images of one size, each with one question."""
     questions = load(load_suite("scene_text", EXAMPLES))
     first = {asked.image: asked.prompt for asked in reversed(questions.asked)}
-    return [(questions.images[image], first[image]) for image in questions.images]
+    return [(questions.images[image][0], first[image]) for image in questions.images]
 
 
 @cache
@@ -111,15 +111,15 @@ def _load(content: str) -> Questions:
             continue
         if (first := seen.setdefault(found["id"], number)) != number:
             raise HarnessError(f"{place}: the id {found['id']!r} is that of row {first} already")
-        stored = _picture(found["image"], pictures, place)
-        key = hashlib.sha256(stored).hexdigest()[:16]
+        shown = _pictures(found["image"], pictures, place)
+        key = "+".join(hashlib.sha256(stored).hexdigest()[:16] for stored in shown)
         if key not in images:
             if suite.images is not None and len(images) == suite.images:
                 continue
-            _check(stored, place)
-            images.found[key] = (
-                partial(_again, rows, number, parts, pictures, place) if revision is not None else stored
-            )
+            for stored in shown:
+                _check(stored, place)
+            again = partial(_again, rows, number, parts, pictures, place)
+            images.found[key] = again if revision is not None else partial(tuple, shown)
         asked.append(Question(found["id"], found["prompt"], found["answers"], key, found["kind"], found["facts"]))
     if not asked:
         raise HarnessError(f"{where}: no question is left to ask")
@@ -206,16 +206,20 @@ def unmarked(text: str) -> str:
     return re.sub(r"<image \d+> ?", "", text)
 
 
+def _pictures(value: Any, pictures: Mapping[str, bytes] | None, place: str) -> tuple[bytes, ...]:
+    """The stored bytes of all images of a question."""
+    values = value if isinstance(value, list) else [value]
+    if not values:
+        raise HarnessError(f"{place}: image: there is none")
+    return tuple(_picture(one, pictures, place) for one in values)
+
+
 def _picture(value: Any, pictures: Mapping[str, bytes] | None, place: str) -> bytes:
     """The stored bytes of an image column, or of the picture that it names."""
     if pictures is not None:
         if str(value) not in pictures:
             raise HarnessError(f"{place}: image: there is no picture {value!r}")
         return pictures[str(value)]
-    if isinstance(value, list):
-        if len(value) != 1:
-            raise HarnessError(f"{place}: image: {len(value)} images; one image a question is supported")
-        value = value[0]
     if isinstance(value, Mapping):
         value = value.get("bytes")
     if isinstance(value, bytes):
@@ -223,9 +227,11 @@ def _picture(value: Any, pictures: Mapping[str, bytes] | None, place: str) -> by
     raise HarnessError(f"{place}: image: holds no stored image, but {type(value).__name__}")
 
 
-def _again(rows: Any, number: int, parts: _Parts, pictures: Mapping[str, bytes] | None, place: str) -> bytes:
-    """The stored image of one row, read once more."""
-    return _picture(parts.value("image", {**rows[number], "row": number}), pictures, place)
+def _again(
+    rows: Any, number: int, parts: _Parts, pictures: Mapping[str, bytes] | None, place: str
+) -> tuple[bytes, ...]:
+    """The stored images of one row, read once more."""
+    return _pictures(parts.value("image", {**rows[number], "row": number}), pictures, place)
 
 
 def _check(stored: bytes, place: str) -> None:
