@@ -29,7 +29,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, Protocol
 
-from harness.schema import MAIN_STAGE, STAGES_OF, TTFTS, WHOLE, Component, HarnessError, Samples
+from harness.schema import MAIN_STAGE, STAGES_OF, TTFTS, WHOLE, Component, HarnessError, Samples, TimerTest
 from harness.schema import Protocol as Rules
 from harness.stats import half_width, spread, sum_passes
 from harness.telemetry import Reading, mark
@@ -64,6 +64,14 @@ class InvalidOutput(HarnessError):
 
 class Cached(InvalidOutput):
     """A cache hides the work that should be timed."""
+
+
+class UntrustedTimer(HarnessError):
+    """The runtime does not wait for its device: nothing that it times is a number."""
+
+    def __init__(self, timer: TimerTest):
+        super().__init__(timer.fault)
+        self.timer = timer
 
 
 class Outputs(Protocol):

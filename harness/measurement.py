@@ -15,14 +15,13 @@ import psutil
 import torch
 
 from harness.answers import answer_suite
-from harness.bench import Bench, rarely, take_turns
+from harness.bench import Bench, UntrustedTimer, rarely, take_turns
 from harness.models.answering import AnsweringModel
 from harness.models.hub import folder_of_hub, parameters_of_hub
 from harness.runtimes.torch_runtime import TorchDevice, TorchSubject, build, load_point
 from harness.schema import (
     Ceilings,
     Component,
-    HarnessError,
     Memory,
     Point,
     Samples,
@@ -39,14 +38,6 @@ PAUSE = 0.5
 """Seconds between a disturbed visit and its repetition."""
 
 Progress = Callable[[str], None]
-
-
-class UntrustedTimer(HarnessError):
-    """The runtime does not wait for its device: nothing that it times is a number."""
-
-    def __init__(self, timer: TimerTest):
-        super().__init__(timer.fault)
-        self.timer = timer
 
 
 @dataclass

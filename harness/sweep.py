@@ -78,6 +78,7 @@ def run(arguments: Sequence[str]) -> int:
     from harness.points import make_point
     from harness.session import Session, alone
     from harness.suites.embedded import fingerprint_of_rows
+    from harness.worker import interruptible
 
     direct, seed, timeout = _direct(common["direct"]), _whole("seed", common["seed"]), _seconds(common["timeout"])
     composed = [(make_point(config), command_of(config)) for config in configs]
@@ -111,8 +112,9 @@ def run(arguments: Sequence[str]) -> int:
                 what = f"{count} visits in {sum(map(bool, todo))} blocks, {len(asked)} exams"
                 progress.line(f"about {readable(seconds)} to go: {what}")
                 session = Session(plan, root, timeout, seed, progress)
-                session.visit_all(todo)
-                session.ask_all(asked, again=common["force"])
+                with interruptible():
+                    session.visit_all(todo)
+                    session.ask_all(asked, again=common["force"])
     from harness.report import write_report
 
     folder, results = write_report(root, name, Path(common["reports"]))

@@ -72,6 +72,8 @@ class Worker:
         return self._do(asked, timeout, progress)
 
     def _do(self, task: dict[str, Any], timeout: float, progress: Callable[[str], None]) -> Outcome:
+        if _pressed:
+            raise KeyboardInterrupt
         pipe = self._start()
         name = self._name
         try:
@@ -135,8 +137,7 @@ def _undisturbed() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    pressed: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    handler = signal.signal(signal.SIGINT, lambda number, _: _pressed.append(number))
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None
     try:
         yield
@@ -144,8 +145,31 @@ def _undisturbed() -> Iterator[None]:
         if mask is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGINT, handler)
-        if pressed:
+        if _pressed:
             raise KeyboardInterrupt
+
+
+_pressed: list[int] = []
+"""Ctrl-C, kept: Python drops the exception when the signal comes while it destroys an object."""
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C ends what is done here, at the latest before the next task begins."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def press(number: int, _: object) -> None:
+        _pressed.append(number)
+        raise KeyboardInterrupt
+
+    handler = signal.signal(signal.SIGINT, press)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        _pressed.clear()
 
 
 def serve(pipe: Connection) -> None:
@@ -169,8 +193,7 @@ def work_off(pipe: Connection, measurer: Any) -> None:
 
 def attempt(measurer: Any, task: dict[str, Any], progress: Callable[[str], None]) -> dict[str, Any]:
     """Do one task; whatever goes wrong becomes a status and one line."""
-    from harness.bench import Cached, InvalidOutput
-    from harness.measurement import UntrustedTimer
+    from harness.bench import Cached, InvalidOutput, UntrustedTimer
 
     results: list[Any] = []
     status: Status = "ok"

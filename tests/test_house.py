@@ -19,6 +19,7 @@ RANK = {
     "stats": 1,
     "frontier": 1,
     "metrics": 1,
+    "submissions": 1,
     "journal": 1,
     "config": 1,
     "machine": 1,

@@ -127,7 +127,7 @@ def test_prefill_and_decode_equal_one_pass_over_everything(vlm_folder):
     said = torch.tensor([[40, 41, 42]])
     with torch.no_grad():
         logits, cache = vlm.prefill(vlm.prompt(visual, before, after))
-        steps = [logits, *(vlm.decode(said[:, k : k + 1], cache) for k in range(3))]
+        steps = [logits, *(vlm.decode(said[:, k : k + 1], cache)[:, -1] for k in range(3))]
         whole = vlm.llm(inputs_embeds=vlm.prompt(visual, before, torch.cat([after, said], 1))).logits[:, -4:]
     torch.testing.assert_close(torch.stack(steps, 1), whole, atol=1e-5, rtol=1e-4)
 

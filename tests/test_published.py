@@ -14,6 +14,7 @@ from test_questions import SCHEMAS, picture, write
 from benchmarks.checkpoints import KINDS
 from harness import store
 from harness.schema import STAGES_OF, Exam, Visit
+from harness.sweep import main
 
 QUESTIONS = 120
 
@@ -41,7 +42,7 @@ def journal(folder):
     return [json.loads(line)["key"] for file in files for line in file.read_text().splitlines() if line.endswith("}")]
 
 
-def test_killed_while_it_answers_it_loses_no_answer_and_repeats_none(folder, tmp_path):
+def test_killed_while_it_answers_it_loses_no_answer_and_repeats_none(folder, tmp_path, monkeypatch):
     environment = os.environ | {"HF_HOME": str(tmp_path / "hf")}
     process = subprocess.Popen(command(folder), cwd=folder, env=environment, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 200
@@ -52,8 +53,8 @@ def test_killed_while_it_answers_it_loses_no_answer_and_repeats_none(folder, tmp
     time.sleep(1)  # the child ends with its parent
     before = journal(folder)
     assert 0 < len(before) < QUESTIONS
-    again = subprocess.run(command(folder), cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-    assert again.returncode == 0, again.stderr
+    monkeypatch.chdir(folder)
+    assert main(command(folder)[3:]) == 0
     after = journal(folder)
     assert len(after) == len(set(after)) == QUESTIONS + 4
     exams = {exam.suite.name: exam for exam in store.read_all(folder / "results", Exam)}
@@ -87,15 +88,15 @@ def test_its_page_escapes_its_title_and_names_the_answers_to_be_judged(folder):
     assert len(json.loads(submission.read_text())) == 4
 
 
-def test_the_same_command_again_measures_nothing(folder):
-    again = subprocess.run(command(folder), cwd=folder, capture_output=True, text=True, timeout=300, check=False)
-    assert again.returncode == 0, again.stderr
-    assert "0 to measure" in again.stdout
+def test_the_same_command_again_measures_nothing(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    assert main(command(folder)[3:]) == 0
+    assert "0 to measure" in capsys.readouterr().out
 
 
-def test_a_model_that_is_not_there_is_one_line(folder):
-    wrong = command(folder, "vlm.path=no/such-model")
-    done = subprocess.run(wrong, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: vlm no/such-model: neither a folder nor to be had from the hub")
-    assert len(done.stderr.splitlines()) == 1
+def test_a_model_that_is_not_there_is_one_line(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    assert main(command(folder, "vlm.path=no/such-model")[3:]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: vlm no/such-model: neither a folder nor to be had from the hub")
+    assert len(said.splitlines()) == 1

@@ -383,6 +383,16 @@ def test_exact_repeats_are_asked_once(vlm, tmp_path, monkeypatch):
     assert len(score.answers) == 6
 
 
+def test_a_folder_that_changed_is_read_again_and_not_another_one_of_its_name(tmp_path):
+    """The datasets library caches a local folder by its last name alone."""
+    first = load_suite("docvqa", data=str(write(tmp_path / "one" / "docvqa", "docvqa", rows_of("docvqa", 4))))
+    assert len(questions.load(first).asked) == 4
+    second = load_suite("docvqa", data=str(write(tmp_path / "two" / "docvqa", "docvqa", rows_of("docvqa", 6))))
+    assert len(questions.load(second).asked) == 6
+    changed = load_suite("docvqa", data=str(write(tmp_path / "one" / "docvqa", "docvqa", rows_of("docvqa", 5))))
+    assert len(questions.load(changed).asked) == 5
+
+
 def test_a_question_about_several_images_shows_all_of_them_and_is_not_for_a_composed_vlm(vlm, tmp_path):
     suite = load_suite("mmmu", data=str(write(tmp_path / "data", "mmmu", rows_of("mmmu"))))
     found = questions.load(suite)

@@ -8,8 +8,7 @@ import time
 import pytest
 
 from conftest import make_component, make_exam, make_point, make_samples, make_score
-from harness.bench import Cached, InvalidOutput
-from harness.measurement import UntrustedTimer
+from harness.bench import Cached, InvalidOutput, UntrustedTimer
 from harness.schema import HarnessError, Samples, TimerTest
 from harness.worker import Worker, work_off
 

@@ -27,14 +27,16 @@ def _open(source: Source, name: str | None, split: str) -> tuple[Iterable[Mappin
     faults = []
     for path in (source.path, *source.also):
         try:
-            return _dataset(path, name, split, source.revision)
+            return _dataset(path, name, split, source.revision, source.stamp)
         except (OSError, ValueError, LookupError) as error:  # the library's errors for what is not there
             faults.append(f"{path}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
     what = f"split {split}" + (f" of {name}" if name else "")
     raise HarnessError(f"cannot read {what}: {'; '.join(faults)}; data={{SUITE:FOLDER}} takes it from a folder")
 
 
-def _dataset(path: str, name: str | None, split: str, revision: str | None) -> tuple[Any, str]:
+def _dataset(path: str, name: str | None, split: str, revision: str | None, stamp: str) -> tuple[Any, str]:
+    """A split, and its revision. The library's cache of a folder goes by the folder's name alone and would give back
+    what another one of that name once held: here it goes by `stamp`, which names the folder's files and their times."""
     import datasets
     import tqdm
 
@@ -45,7 +47,8 @@ def _dataset(path: str, name: str | None, split: str, revision: str | None) -> t
         path, revision = str(local.resolve()), None
     if not local.exists():
         revision = _commit(path, revision)
-    found = datasets.load_dataset(path, name, split=split, revision=revision)
+    cache_dir = f"{datasets.config.HF_DATASETS_CACHE}/vlm-harness-{stamp}" if stamp else None
+    found = datasets.load_dataset(path, name, split=split, revision=revision, cache_dir=cache_dir)
     for column, feature in found.features.items():
         if (stored := _stored(feature)) is not feature:
             found = found.cast_column(column, stored)
