@@ -1,17 +1,22 @@
 """Both ways through lm-eval: its evaluator on our suites with our model, and our model on a task of its own kind."""
 
 import io
+from pathlib import Path
 
 import datasets
+import lm_eval.tasks
 import numpy as np
 import pytest
 import torch
 from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
+from lm_eval.models.hf_vlms import HFMultimodalLM
 from lm_eval.tasks import TaskManager
+from lm_eval.tasks._yaml_loader import load_yaml
 from PIL import Image
 from transformers import CLIPImageProcessor
 
+from benchmarks.checkpoints import KINDS
 from conftest import talkative
 from harness import answers
 from harness.config import ROOT
@@ -32,6 +37,24 @@ def model(vlm_folder):
     model = HarnessLM(str(vlm_folder), resolution=RESOLUTION, device="cpu")
     talkative(model.model.vlm)
     return model
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A tiny LLaVA in the hub's own format."""
+    path = KINDS["llava"](tmp_path_factory.mktemp("hub") / "llava")
+    model = HarnessLM(str(path), device="cpu")
+    model.path = str(path)
+    return model
+
+
+TEXT, NUMBER = datasets.Value("string"), datasets.Value("int64")
+
+
+def shade(value):
+    out = io.BytesIO()
+    Image.new("RGB", (64, 64), (value, 255 - value, 99)).save(out, "PNG")
+    return {"bytes": out.getvalue(), "path": None}
 
 
 def task_of(name, images):
@@ -151,3 +174,59 @@ def test_images_of_our_tasks_are_handles_that_any_model_can_look_into():
     looked, expected = (processor(image, return_tensors="pt")["pixel_values"] for image in (handle, plain))
     assert torch.equal(looked, expected)
     assert handle.resize((8, 8)).tobytes() == plain.resize((8, 8)).tobytes()
+
+
+def stock(name, path, split, features, rows):
+    """A task that lm-eval ships, only with its data in a local file."""
+    file = path / f"{split}.parquet"
+    datasets.Dataset.from_list(rows, features=datasets.Features(features)).to_parquet(file)
+    config = load_yaml(Path(lm_eval.tasks.__file__).parent / name, resolve_func=True)
+    return config | {
+        "dataset_path": "parquet",
+        "dataset_name": None,
+        "dataset_kwargs": {"data_files": {split: str(file)}},
+    }
+
+
+def test_the_stock_chartqa_runs_through_our_engine(published, tmp_path):
+    features = {"query": TEXT, "label": datasets.List(TEXT), "image": datasets.Image(), "human_or_machine": NUMBER}
+    rows = [
+        {"query": f"what is {k}?", "label": ["7"], "human_or_machine": 0, "image": shade(60 * (k // 2))}
+        for k in range(4)
+    ]
+    task = stock("chartqa/chartqa.yaml", tmp_path, "test", features, rows)
+    task["generation_kwargs"]["max_gen_toks"] = 4
+    out = simple_evaluate(model=published, tasks=[task], bootstrap_iters=0)
+    assert {"exact_match,none", "relaxed_accuracy,none"} <= set(out["results"]["chartqa"])
+
+
+def test_the_stock_mmmu_runs_through_our_engine_with_several_images(published, tmp_path):
+    names = [f"image_{k}" for k in range(1, 8)]
+    features = {"id": TEXT, "question": TEXT, "options": TEXT, "answer": TEXT, "question_type": TEXT}
+    common = {"options": "['red', 'blue']", "answer": "A", "question_type": "multiple-choice"}
+    rows = []
+    for k in range(3):
+        question = "is <image 1> like <image 2>?" if k else "what is <image 1>?"
+        shown = {name: shade(50 * place) if place < 1 + bool(k) else None for place, name in enumerate(names)}
+        rows.append({"id": f"validation_Art_{k}", "question": question, **common, **shown})
+    task = stock("mmmu/mmmu_art.yaml", tmp_path, "validation", features | dict.fromkeys(names, datasets.Image()), rows)
+    task["generation_kwargs"]["max_gen_toks"] = 4
+    out = simple_evaluate(model=published, tasks=[task], bootstrap_iters=0)
+    assert 0 <= out["results"]["mmmu_val_art"]["acc,none"] <= 1
+
+
+def test_a_stock_model_gets_our_score_on_our_suite(published):
+    """lm-eval's own `hf-multimodal` on our task, our engine on the same checkpoint: same answers, same score."""
+    suite = load_suite("scene_text", 3)
+    ours = answers.answer_suite(published.model, suite)
+    stock_model = HFMultimodalLM(published.path, device="cpu", dtype="float32", batch_size=4)
+    out = simple_evaluate(
+        model=stock_model,
+        tasks=[task_of("scene_text", 3)],
+        apply_chat_template=True,
+        bootstrap_iters=0,
+        log_samples=True,
+    )
+    said = [sample["resps"][0][0] for sample in out["samples"]["scene_text"]]
+    assert said == [answer.text for answer in ours.answers]
+    assert out["results"]["scene_text"][f"{suite.metric},none"] == pytest.approx(figures(ours)[0].value)
