@@ -110,7 +110,7 @@ def check_parts(folder: Path, spec: VlmSpec, encoder: Encoder, connector: Connec
 def check_resolution(encoder: Encoder, resolution: Any) -> int:
     """The resolution as a number that the encoder's stride divides."""
     side = _positive("resolution", resolution)
-    if side % encoder.stride:
+    if side < encoder.stride or (side % encoder.stride and not encoder.crop):
         below = side // encoder.stride * encoder.stride
         near = [str(r) for r in (below, below + encoder.stride) if r]
         raise HarnessError(

@@ -11,7 +11,7 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 SCHEMA_VERSION = 3
 """Version of a record on disk; raised when a field changes its meaning."""
@@ -42,15 +42,18 @@ def fingerprint(content: Any) -> str:
 
 
 class Encoder(Noun):
-    """A vision encoder, built by timm."""
+    """A vision encoder, built by timm or by a class of anybody's."""
 
     name: str
     title: str
     """Name on a page, e.g. `FastViTHD`."""
-    timm: str
+    timm: str = ""
     """Entry point of `timm.create_model`."""
+    target: str = ""
+    """`package.module:Class` in place of a timm model: a module that maps pixels (B, 3, R, R) to visual tokens
+    (B, N, features) or to a map (B, features, H, W)."""
     args: dict[str, Any] = {}
-    """Keyword arguments of the entry point; they may override the architecture's sizes."""
+    """Keyword arguments of the entry point or class; they may override the architecture's sizes."""
     stride: int
     """Pixels per visual token along one side, over all stages."""
     features: int
@@ -60,8 +63,16 @@ class Encoder(Noun):
     """Normalisation of the pixels, in units of 0..1."""
     native: int
     """Resolution that the architecture was published for, in pixels."""
+    crop: bool = False
+    """Whether pixels beyond the last whole patch are dropped (SigLIP at 384 sees 378); otherwise they are refused."""
     source: str
     """Where the numbers above come from."""
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Encoder:
+        if bool(self.timm) == bool(self.target):
+            raise ValueError("either timm or target is expected")
+        return self
 
     def visual_tokens(self, resolution: int) -> int:
         """Number of visual tokens of one `resolution` x `resolution` image."""

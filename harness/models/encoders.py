@@ -1,20 +1,24 @@
-"""Vision encoders: any timm backbone as a function from pixels to a sequence of visual tokens."""
+"""Vision encoders: any timm backbone, or any class, as a function from pixels to a sequence of visual tokens."""
 
 from __future__ import annotations
 
 import difflib
+import importlib
+from collections.abc import Sequence
+from typing import Any
 
 import timm
 import torch
 from timm.layers import resample_abs_pos_embed
 from timm.utils import reparameterize_model
 from torch import Tensor, nn
+from transformers import ConvNextConfig, ConvNextModel
 
 from harness.schema import Encoder, HarnessError
 
 
 class VisionEncoder(nn.Module):
-    """A timm backbone whose last features, before any pooling, are the visual tokens."""
+    """A backbone whose last features, before any pooling, are the visual tokens."""
 
     def __init__(self, spec: Encoder, training_form: bool = False):
         """Build `spec` with random weights.
@@ -26,21 +30,30 @@ class VisionEncoder(nn.Module):
         args = {key: tuple(value) if isinstance(value, list) else value for key, value in spec.args.items()}
         if spec.timm.startswith("fastvit") and not training_form:
             args["inference_mode"] = True
-        if not timm.is_model(spec.timm):
-            near = difflib.get_close_matches(spec.timm, timm.list_models(), n=3)
-            raise HarnessError(f"encoder {spec.name}: timm has no model {spec.timm!r}; near names: {', '.join(near)}")
         self.spec = spec
         self._position: Tensor | None = None
         self._grid: tuple[int, int] = (0, 0)
+        self.backbone: Any
+        if spec.target:
+            self.backbone = _call(spec, args)
+            return
+        if not timm.is_model(spec.timm):
+            near = difflib.get_close_matches(spec.timm, timm.list_models(), n=3)
+            raise HarnessError(f"encoder {spec.name}: timm has no model {spec.timm!r}; near names: {', '.join(near)}")
         self.backbone = timm.create_model(spec.timm, pretrained=False, num_classes=0, **args)
         if args.get("inference_mode"):
             _keep_signal(self.backbone)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Normalised pixels (B, 3, R, R) -> visual tokens (B, (R / stride)^2, features), row by row."""
-        features: Tensor = self.backbone.forward_features(pixels)
+        if self.spec.crop:
+            side = pixels.shape[-1] // self.spec.stride * self.spec.stride
+            pixels = pixels[..., :side, :side]
+        features: Tensor = self.backbone(pixels) if self.spec.target else self.backbone.forward_features(pixels)
         if features.dim() == 4:  # a convolutional map (B, C, H, W)
             return features.flatten(2).transpose(1, 2)
+        if self.spec.target:
+            return features
         prefix = int(getattr(self.backbone, "num_prefix_tokens", 0))  # a ViT's class and register tokens
         return features[:, prefix:]
 
@@ -63,7 +76,36 @@ class VisionEncoder(nn.Module):
 
     def fuse(self) -> None:
         """Turn the training form into the inference form, with the same outputs in evaluation mode."""
+        if self.spec.target:
+            return
         self.backbone = reparameterize_model(self.backbone.eval())
+
+
+class ConvNext(nn.Module):
+    """transformers' ConvNeXt, with as many stages as one likes; timm's has four."""
+
+    def __init__(self, depths: Sequence[int], widths: Sequence[int]):
+        super().__init__()
+        config = ConvNextConfig(num_stages=len(depths), depths=list(depths), hidden_sizes=list(widths))
+        self.model = ConvNextModel(config)
+        self.model.layernorm = nn.Identity()  # normalises the pooled feature, which nobody asks for
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, R, R) -> (B, last width, R / stride, R / stride)."""
+        features: Tensor = self.model.encoder(self.model.embeddings(pixels)).last_hidden_state
+        return features
+
+
+def _call(spec: Encoder, args: dict[str, Any]) -> nn.Module:
+    """The module of a class `package.module:Class`."""
+    module, _, name = spec.target.partition(":")
+    try:
+        made = getattr(importlib.import_module(module), name)(**args)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise HarnessError(f"encoder {spec.name}: target={spec.target}: {' '.join(str(error).split())}") from error
+    if not isinstance(made, nn.Module):
+        raise HarnessError(f"encoder {spec.name}: target={spec.target} is no torch.nn.Module")
+    return made
 
 
 def _keep_signal(backbone: nn.Module) -> None:
