@@ -5,6 +5,10 @@ sum over its components, all of one block. The estimate is the median over block
 unit of evidence, passes within one resemble each other. Where a whole VLM was measured directly, the residual says
 how far the sum is from it.
 
+An LLM that does not fit into memory is measured at a few depths (`llm@2`, `llm@5`, `llm@8`: so many of its identical
+layers) and its prefill extended linearly from the shallowest and the deepest; the one between says how straight that
+line is. Its other stages, which no layer changes, are those of the shallowest. Such a time is called extrapolated.
+
 Rules for disturbed visits: a visit in which too many passes were marked is disturbed. Disturbed blocks are left out
 where at least half of the blocks are undisturbed; otherwise all of them count, and the point is called disturbed.
 """
@@ -13,7 +17,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +45,9 @@ Blocks = dict[int, float]
 
 PARTS = tuple(MAIN_STAGE)
 """Kinds of component that a point is composed of, unless it is a published VLM, which is measured as a whole."""
+
+GROWS = ("prefill", "prefill_visual")
+"""Stages that take longer with every layer of the LLM."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +97,26 @@ class Result:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Kinds of component that its times are the sum of."""
-        return ("published",) if self.planned.point.published is not None else PARTS
+        """What its times are the sum of: kinds of component, an LLM's depths apart (`llm@2`)."""
+        return tuple(part for part in self.planned.components if part != "vlm")
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Numbers of layers that its LLM was measured with; none if it was measured whole."""
+        return tuple(sorted(int(part.partition("@")[2]) for part in self.parts if "@" in part))
+
+    def _weight(self, part: str, stage: str) -> float:
+        """How often a part's time of a stage counts."""
+        kind, _, layers = part.partition("@")
+        if stage not in STAGES_OF[kind]:
+            return 0.0
+        if not layers:
+            return 1.0
+        first, last = self.depths[0], self.depths[-1]
+        assert self.planned.point.llm is not None
+        depth = self.planned.point.llm.config["num_hidden_layers"] if stage in GROWS else first
+        share = (depth - first) / (last - first)
+        return {first: 1 - share, last: share}.get(int(layers), 0.0)
 
     @property
     def timed(self) -> bool:
@@ -116,15 +141,29 @@ class Result:
         """Seconds of a stage or of a TTFT in each block, summed over the point's components."""
         stages = TTFTS.get(name, (name,))
         sums: Blocks = {}
-        parts = [(kind, s) for kind in self.parts for s in stages if s in STAGES_OF[kind]]
+        parts = [(part, s, weight) for part in self.parts for s in stages if (weight := self._weight(part, s))]
         for block in self._usable(self.parts) if parts else ():
-            found = [self.visits[kind][block].samples for kind, _ in parts]
+            found = [self.visits[part][block].samples for part, _, _ in parts]
             sums[block] = math.fsum(
-                statistics.median(counted(samples, s))
-                for (_, s), samples in zip(parts, found, strict=True)
+                weight * statistics.median(counted(samples, s))
+                for (_, s, weight), samples in zip(parts, found, strict=True)
                 if samples is not None
             )
         return sums
+
+    def bend(self) -> Interval | None:
+        """How far the prefill at the depth between is from the line through the others, as a share of it; None if
+        the LLM was measured whole."""
+        if not self.timed or len(self.depths) < 3:
+            return None
+        first, middle, last = self.depths
+        times = {depth: self.stage(f"llm@{depth}", "prefill") for depth in self.depths}
+        share = (middle - first) / (last - first)
+        found = [
+            times[middle][block] / ((1 - share) * times[first][block] + share * times[last][block]) - 1
+            for block in self._usable(self.parts)
+        ]
+        return blocks_interval(found, positive=False)
 
     def times(self) -> dict[str, Interval]:
         """Every stage and TTFT with the interval over blocks; `ttft_fused` where a whole VLM was measured."""
@@ -179,11 +218,16 @@ class Result:
     def efficiency(self, kind: str, stage: str) -> Efficiency | None:
         """Floor over measured time of a stage, each block with its own ceilings."""
         shares, floors, eager, bound = [], [], [], ""
-        for block, seconds in self.stage(kind, stage).items():
-            visit = self.visits[kind][block]
+        parts = [part for part in self.parts if part.partition("@")[0] == kind and self._weight(part, stage)]
+        for block, seconds in self.composed(stage).items() if len(parts) > 1 else self.stage(kind, stage).items():
+            visits = [self.visits[part][block] for part in parts or [kind]]
+            visit = visits[-1]
             if visit.ceilings is None or stage not in visit.work or not seconds:
                 continue
             work, ceilings = visit.work[stage], visit.ceilings
+            if len(parts) > 1:
+                weights = [self._weight(part, stage) for part in parts]
+                work = _extend([(weight, v.work[stage]) for weight, v in zip(weights, visits, strict=True)])
             floors.append(floor(work, ceilings))
             eager.append(floor(work.model_copy(update={"bytes": work.eager_bytes}), ceilings))
             shares.append(floors[-1] / seconds)
@@ -254,6 +298,12 @@ class Result:
         common = self._common(kinds)
         clean = [block for block in common if not self._disturbed(kinds, block)]
         return clean if 2 * len(clean) >= len(common) else common
+
+
+def _extend(works: Sequence[tuple[float, Work]]) -> Work:
+    """The weighted sum of works: that of a deeper LLM from those of two shallow ones, whose layers are alike."""
+    sums = {name: round(sum(weight * getattr(work, name) for weight, work in works)) for name in Work.model_fields}
+    return Work(**sums)
 
 
 def counted(samples: Samples, name: str) -> list[float]:

@@ -104,7 +104,12 @@ def _names(point: Point) -> dict[str, Any]:
 def _latency(result: Result) -> dict[str, Any]:
     """The columns of what was timed."""
     sources = {"vlm": "composed, checked directly", "published": "measured as a whole", "": "composed"}
-    row: dict[str, Any] = {"source": sources[result.whole]}
+    row: dict[str, Any] = {"source": sources[result.whole], "extrapolated": bool(result.depths)}
+    if (bend := result.bend()) is not None:
+        assert result.planned.point.llm is not None
+        layers = result.planned.point.llm.config["num_hidden_layers"]
+        row["source"] += f"; prefill extrapolated from {', '.join(map(str, result.depths))} to {layers} layers"
+        row |= _columns("bend", bend)
     peak, source = result.memory()
     row |= {
         "blocks": result.blocks,
@@ -127,7 +132,12 @@ def _latency(result: Result) -> dict[str, Any]:
     if (overlap := result.overlap()) is not None:
         row |= _columns("overlap", overlap)
     for kind, stage in MAIN_STAGES:
-        if kind not in result.parts:
+        if kind not in {part.partition("@")[0] for part in result.parts}:
+            continue
+        if kind == "llm" and result.depths:
+            if (found := result.efficiency(kind, stage)) is not None:
+                row |= _columns(f"{stage}_efficiency", found.share)
+                row |= {f"{stage}_floor": found.floor, f"{stage}_bound": found.bound}
             continue
         samples, worth, correlation = result.evidence(kind, stage)
         row |= {f"{stage}_samples": samples, f"{stage}_effective_samples": worth, f"{stage}_lag1": correlation}

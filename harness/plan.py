@@ -5,9 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
 
 from harness.bench import ROUNDS
-from harness.costs import work_of
+from harness.costs import parameters_of, work_of
 from harness.models.hub import folder_of_hub, parameters_of_hub
 from harness.models.vlm import folder_of, vocabulary_of
 from harness.points import RANDOM, no_accuracy
@@ -39,6 +42,11 @@ EXAM = 2.5
 """Seconds of an exam, assumed before any was taken."""
 BATCH = 2 * 2**30
 """Bytes of weights that take turns in one process; a larger model is visited alone."""
+MEMORY = 0.6
+"""Share of the memory that weights may take; a larger LLM is measured at a few depths and extended."""
+DEPTHS = (2, 5, 8)
+"""Layers that such an LLM is measured with: a line through the first and the last, the one between checks it."""
+Extrapolate = Literal["auto", "always", "never"]
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -90,10 +98,17 @@ class Plan:
         return [key for key in self.exams if force or key not in exams or exams[key].status != "ok"]
 
 
-def make_plan(points: Iterable[tuple[Point, str]], machines: dict[str, Machine], rows: str, direct: int | None) -> Plan:
+def make_plan(
+    points: Iterable[tuple[Point, str]],
+    machines: dict[str, Machine],
+    rows: str,
+    direct: int | None,
+    extrapolate: Extrapolate = "auto",
+) -> Plan:
     """Points with their commands -> what to measure. `direct` whole VLMs are measured, too; None: all of them.
 
-    Which ones is drawn by the points' fingerprints: a sample that nobody chose and that stays the same.
+    Which ones is drawn by the points' fingerprints: a sample that nobody chose and that stays the same. LLMs that do
+    not fit into memory, or all (`extrapolate`), are measured at a few depths.
     """
     plan = Plan(machines=machines)
     unique = {fingerprint(point): (point, command) for point, command in points}
@@ -101,11 +116,15 @@ def make_plan(points: Iterable[tuple[Point, str]], machines: dict[str, Machine],
     for name, (point, command) in unique.items():
         machine = machines[point.device]
         keys = {}
-        for component in components_of(point):
-            if component.kind == "vlm" and name not in whole:
+        parts: dict[str, Component] = {component.kind: component for component in components_of(point)}
+        llm = parts.get("llm")
+        if llm is not None and (extrapolate == "always" or (extrapolate == "auto" and not fits(llm, machine))):
+            parts = spread_depths(parts)
+        for part, component in parts.items():
+            if part == "vlm" and (name not in whole or not (extrapolate == "never" or fits(component, machine))):
                 continue
             key = component_key(component, machine)
-            keys[component.kind] = key
+            keys[part] = key
             plan.components.setdefault(key, component)
             plan.commands.setdefault(key, command)
         asked = {}
@@ -172,6 +191,33 @@ def components_of(point: Point) -> list[Component]:
             checkpoint=point.checkpoint,
         ),
     ]
+
+
+def fits(component: Component, machine: Machine) -> bool:
+    """Whether a component's weights leave enough memory to work with."""
+    memory = machine.memory_bytes
+    if component.device == "cuda":
+        memory = torch.cuda.get_device_properties(0).total_memory
+    return parameters_of(component) * DTYPE_BYTES[component.dtype] <= MEMORY * memory
+
+
+def spread_depths(parts: Mapping[str, Component]) -> dict[str, Component]:
+    """The parts with the LLM at `DEPTHS` layers each; as they are where it has not more than that."""
+    whole = parts["llm"].llm
+    assert whole is not None
+    layers = whole.config["num_hidden_layers"]
+    if layers <= DEPTHS[-1]:
+        return dict(parts)
+    made: dict[str, Component] = {}
+    for part, component in parts.items():
+        if part != "llm":
+            made[part] = component
+            continue
+        for depth in DEPTHS:
+            name = f"{whole.name} ({depth} of {layers} layers)"
+            llm = whole.model_copy(update={"name": name, "config": {**whole.config, "num_hidden_layers": depth}})
+            made[f"llm@{depth}"] = component.model_copy(update={"llm": llm})
+    return made
 
 
 def batches(

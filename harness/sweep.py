@@ -20,7 +20,7 @@ from harness.progress import Progress, outcome, readable
 from harness.schema import Exam, HarnessError, Visit, fingerprint
 
 if TYPE_CHECKING:
-    from harness.plan import Plan
+    from harness.plan import Extrapolate, Plan
 
 USAGE = """\
 python -m harness.sweep [+sweep=NAME] [KEY=VALUE[,VALUE...] ...]
@@ -83,7 +83,7 @@ def run(arguments: Sequence[str]) -> int:
     direct, seed, timeout = _direct(common["direct"]), _whole("seed", common["seed"]), _seconds(common["timeout"])
     composed = [(make_point(config), command_of(config)) for config in configs]
     machines = {device: describe(device) for device in {point.device for point, _ in composed}}
-    plan = make_plan(composed, machines, fingerprint_of_rows(), direct)
+    plan = make_plan(composed, machines, fingerprint_of_rows(), direct, _extrapolate(common["extrapolate"]))
     root = Path(common["results"])
     name = report_name(common, arguments)
     for path in store.files(root):
@@ -198,6 +198,12 @@ def _dry_run(plan: Plan, todo: Sequence[Sequence[str]], asked: Sequence[str], se
 def command_of(config: Plain) -> str:
     """A command that measures a composed point again."""
     return shlex.join(["python", "-m", "harness.sweep", *config["overrides"], "force=true"])
+
+
+def _extrapolate(value: object) -> Extrapolate:
+    if value not in ("auto", "always", "never"):
+        raise HarnessError(f"extrapolate={value}: auto, always or never is expected")
+    return value
 
 
 def _direct(value: object) -> int | None:

@@ -4,9 +4,12 @@ import math
 
 import pytest
 
-from conftest import MILLISECONDS, failed_visit, make_exam, make_point, make_result, make_visit
+from conftest import LLM, MILLISECONDS, failed_visit, make_exam, make_point, make_result, make_visit
 from harness.composition import Result, compose, counted
-from harness.schema import Ceilings, Manifest, Memory
+from harness.frame import frame_of
+from harness.report.page import checks
+from harness.report.tables import readable
+from harness.schema import Ceilings, Manifest, Memory, Work
 
 MEDIAN = 1.035e-3  # passes 1 to 6 count: the median of 1.01 to 1.06 ms
 
@@ -118,3 +121,57 @@ def test_the_stages_of_the_made_up_visits_are_those_of_the_schema():
     assert set(MILLISECONDS) == {
         name for v in make_result(direct=(1.0,)).visits.values() for name in v[0].samples.seconds
     }
+
+
+DEEP = LLM.model_copy(update={"config": {**LLM.config, "num_hidden_layers": 28}})
+
+
+def extended(bend=0.0):
+    """An LLM of 28 layers, measured with 2, 5 and 8: its prefill takes 1 ms and 2 ms a layer, more at 5 if it bends."""
+    base = make_result(point=make_point(llm=DEEP))
+    visits, keys = {}, {}
+    for part, blocks in base.visits.items():
+        if part != "llm":
+            visits[part], keys[part] = blocks, base.planned.components[part]
+            continue
+        for depth in (2, 5, 8):
+            scale = (1 + 2 * depth + (bend if depth == 5 else 0)) / MILLISECONDS["prefill"]
+            work = {"prefill": Work(flops=10**9 * (1 + depth), bytes=10**6, eager_bytes=10**7, parameters=100)}
+            name = f"llm@{depth}"
+            visits[name] = {block: make_visit("llm", block, scale, work=work) for block in blocks}
+            keys[name] = f"key {depth}"
+    return Result(base.planned.model_copy(update={"components": keys}), visits, {})
+
+
+def test_a_prefill_is_extended_from_two_depths_and_the_one_between_checks_the_line():
+    result = extended()
+    assert result.depths == (2, 5, 8)
+    times = result.times()
+    assert times["prefill"].value == pytest.approx(57 * MEDIAN)
+    assert times["ttft_model"].value == pytest.approx((4 + 5 + 57) * MEDIAN)
+    # No layer changes how long the first token's id takes to the host: the shallowest says it.
+    assert times["sample"].value == pytest.approx(7 * 5 / 6 * MEDIAN)
+    assert result.bend().value == pytest.approx(0.0, abs=1e-9)
+    assert extended(bend=1.1).bend().value == pytest.approx(0.1)
+    assert make_result().bend() is None
+
+
+def test_the_work_of_an_extended_llm_is_extended_with_it():
+    found = extended().efficiency("llm", "prefill")
+    assert found.floor == pytest.approx(29e9 / 1e11)
+    assert found.share.value == pytest.approx(0.29 / (57 * MEDIAN))
+
+
+def test_the_memory_of_an_llm_that_was_never_whole_is_unknown():
+    assert extended().memory() == (None, "unknown")
+
+
+def test_a_table_and_a_page_call_extrapolated_what_is():
+    (row,) = frame_of([extended()]).to_dict("records")
+    assert row["extrapolated"]
+    assert row["source"] == "composed; prefill extrapolated from 2, 5, 8 to 28 layers"
+    (cells,) = readable(frame_of([extended()])).to_dict("records")
+    assert cells["prefill ms"].endswith("extrapolated")
+    assert cells["ttft_model ms"].endswith("extrapolated")
+    assert not cells["encode ms"].endswith("extrapolated")
+    assert any("to 28 layers; the depth between them is +0.0%" in said for said in checks(frame_of([extended()])))

@@ -149,3 +149,30 @@ def test_a_measured_visit_takes_as_long_as_it_took():
     seconds = estimate(plan, todo, list(plan.exams), visits, [make_exam(seconds=4.0)], CEILINGS)
     assert seconds == pytest.approx(6 + 3 * 7.0 + 6 + 3 * 4.0)
     assert estimate(plan, [[], []], [], visits, [], CEILINGS) == 0.0
+
+
+def plan_with(machine, *overrides, extrapolate="auto"):
+    _, configs = compose_all(overrides)
+    points = [(make_point(config), "command") for config in configs]
+    return make_plan(points, {"cpu": machine}, "rows", 0, extrapolate)
+
+
+def test_an_llm_larger_than_memory_is_measured_at_a_few_depths():
+    small = MACHINE.model_copy(update={"memory_bytes": 2**30})
+    big = ["encoder=fastvithd", "llm=qwen2_0_5b", "resolution=256", "device=cpu"]
+    plan = plan_with(small, *big)
+    assert set(plan.points[0].components) == {"encoder", "connector", "llm@2", "llm@5", "llm@8"}
+    layers = [c.llm.config["num_hidden_layers"] for c in plan.components.values() if c.kind == "llm"]
+    assert layers == [2, 5, 8]
+    assert "qwen2_0_5b (8 of 24 layers)" in [c.llm.name for c in plan.components.values() if c.kind == "llm"]
+    assert set(plan_with(MACHINE, *big).points[0].components) == {"encoder", "connector", "llm"}
+    assert "llm" in plan_with(small, *big, extrapolate="never").points[0].components
+    assert "llm@2" in plan_with(MACHINE, *big, extrapolate="always").points[0].components
+    tiny = plan_with(MACHINE, "resolution=64", extrapolate="always")
+    assert "llm" in tiny.points[0].components  # it has no more layers than that
+
+
+def test_depths_are_shared_by_the_points_that_have_them():
+    small = MACHINE.model_copy(update={"memory_bytes": 2**30})
+    plan = plan_with(small, "encoder=fastvithd,mci4", "llm=qwen2_0_5b", "resolution=256,512", "device=cpu")
+    assert kinds(plan) == {"encoder": 4, "connector": 4, "llm": 6, "vlm": 0}  # both encoders give 16 and 64 tokens

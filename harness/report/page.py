@@ -22,6 +22,12 @@ def checks(table: pd.DataFrame) -> list[str]:
                 f"{deviation(row, 'residual_ttft_model')} off the whole VLM measured directly; waiting between stages "
                 f"costs {milliseconds(row, 'overlap')} ms"
             )
+    if "bend" in table.columns:
+        for _, row in table.dropna(subset=["bend"]).drop_duplicates(["llm_title", "visual_tokens"]).iterrows():
+            said.append(
+                f"{row['llm_title']} with {row['visual_tokens']} visual tokens did not have to fit into memory: "
+                f"{row['source'].partition('; ')[2]}; the depth between them is {deviation(row, 'bend')} off the line"
+            )
     if "encode_effective_samples" in table.columns and not table.empty:
         encoders = table.drop_duplicates(["encoder_title", "resolution"])  # points share them: each counts once
         samples, worth = encoders["encode_samples"].sum(), encoders["encode_effective_samples"].sum()

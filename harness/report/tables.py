@@ -22,6 +22,12 @@ def milliseconds(row: pd.Series[Any], name: str) -> str:
     return f"{value * 1e3:.2f} ({low * 1e3:.2f}–{high * 1e3:.2f})"
 
 
+def grown(row: pd.Series[Any], name: str) -> str:
+    """A duration that rests on an LLM's prefill: marked where that was extrapolated."""
+    text = milliseconds(row, name)
+    return f"{text} extrapolated" if text != "–" and row.get("extrapolated") is True else text
+
+
 def percent(row: pd.Series[Any], name: str) -> str:
     """A share, e.g. `34%`; a dash where there is none."""
     value = row.get(name)
@@ -75,11 +81,11 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
             "visual tokens": str(row["visual_tokens"]),
             "encode ms": milliseconds(row, "encode"),
             "of limit": percent(row, "encode_efficiency"),
-            "prefill ms": milliseconds(row, "prefill"),
+            "prefill ms": grown(row, "prefill"),
             "of its limit": percent(row, "prefill_efficiency"),
-            "ttft_paper ms": milliseconds(row, "ttft_paper"),
-            "ttft_model ms": milliseconds(row, "ttft_model"),
-            "ttft_user ms": milliseconds(row, "ttft_user"),
+            "ttft_paper ms": grown(row, "ttft_paper"),
+            "ttft_model ms": grown(row, "ttft_model"),
+            "ttft_user ms": grown(row, "ttft_user"),
             "ttft_fused ms": milliseconds(row, "ttft_fused"),
             "composed vs direct": deviation(row, "residual_ttft_model"),
             "encode p95 ms": percentile(row, "encode_p95"),
