@@ -21,12 +21,12 @@ from harness.schema import Manifest
 from harness.session import Session, alone
 from harness.stats import blocks_interval
 
-GRID = ["encoder=fastvithd", "llm=qwen2_0_5b,qwen2_1_5b", "resolution=512,1024", "checkpoint=random"]
+GRID = ["encoder=fastvithd", "llm=qwen2_0_5b,qwen2_1_5b", "resolution=256,512", "checkpoint=random"]
 
 
 def main() -> None:
     blocks = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    rules = [f"protocol.blocks={blocks}", "protocol.max_seconds=6", "protocol.repeats=0"]
+    rules = [f"protocol.blocks={blocks}", "protocol.max_seconds=4", "protocol.repeats=0"]
     _, configs = compose_all([*GRID, *rules])
     points = [(make_point(config), "benchmarks/extrapolation.py") for config in configs]
     device = points[0][0].device
@@ -36,7 +36,7 @@ def main() -> None:
     whole.commands |= deep.commands
     with tempfile.TemporaryDirectory() as folder, alone():
         root = Path(folder)
-        with Progress(blocks * 20.0 * len(whole.components)) as progress:
+        with Progress(blocks * 12.0 * len(whole.components)) as progress:
             Session(whole, root, 600, 0, progress).visit_all([list(whole.components)] * blocks)
         for plan in (whole, deep):
             plan.points.sort(key=lambda planned: planned.point.name)

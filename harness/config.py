@@ -35,7 +35,13 @@ Plain = dict[str, Any]
 SWEEPS = ("sweep", "training")
 """Config groups whose files list grids."""
 
-HOUSEKEEPING = (*SWEEPS, "force", "direct", "seed", "dry_run", "timeout", "results", "reports", "folder", "cache")
+REPORTED = ("accuracy", "published_recipe")
+"""Options that decide what stands beside a measurement."""
+
+HOUSEKEEPING = (
+    *(*SWEEPS, *REPORTED),
+    *("force", "direct", "seed", "dry_run", "timeout", "results", "reports", "folder", "cache"),
+)
 """Options that do not decide what a point is."""
 
 

@@ -573,6 +573,8 @@ class Manifest(Noun):
 
     name: str
     title: str
+    published: str = ""
+    """Training recipe whose published scores stand beside the latencies; empty: accuracy was measured."""
     points: tuple[Planned, ...]
     command: str
     started: str

@@ -157,12 +157,15 @@ def load(root: Path) -> tuple[dict[str, dict[int, Visit]], dict[str, Exam]]:
     return by_block(read_all(root, Visit)), latest(read_all(root, Exam))
 
 
-def write_manifest(root: Path, name: str, title: str, points: Iterable[Planned], command: str) -> None:
+def write_manifest(
+    root: Path, name: str, title: str, points: Iterable[Planned], command: str, published: str = ""
+) -> None:
     """Note which results make up the last run of a sweep."""
     path = root / "sweeps" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    manifest = Manifest(name=name, title=title, points=tuple(points), command=command, started=started)
+    fields = {"points": tuple(points), "command": command, "started": started, "published": published}
+    manifest = Manifest(name=name, title=title, **fields)
     part = path.with_suffix(f".{os.getpid()}.part")
     part.write_text(manifest.model_dump_json(indent=1) + "\n")
     part.replace(path)

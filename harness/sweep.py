@@ -85,6 +85,10 @@ def run(arguments: Sequence[str]) -> int:
     machines = {device: describe(device) for device in {point.device for point, _ in composed}}
     plan = make_plan(composed, machines, fingerprint_of_rows(), direct, _extrapolate(common["extrapolate"]))
     root = Path(common["results"])
+    if recipe := _published(common):
+        from harness.published import read_scores
+
+        read_scores(root)  # what cannot be read is said before anything is measured
     name = report_name(common, arguments)
     for path in store.files(root):
         if mended := store.mend(path):
@@ -104,7 +108,8 @@ def run(arguments: Sequence[str]) -> int:
         _dry_run(plan, todo, asked, _estimate(plan, todo, asked, visits, exams))
         return 0
     title = (common.get("sweep") or {}).get("title", name)
-    store.write_manifest(root, name, title, plan.points, shlex.join(["python", "-m", "harness.sweep", *arguments]))
+    command = shlex.join(["python", "-m", "harness.sweep", *arguments])
+    store.write_manifest(root, name, title, plan.points, command, recipe)
     if count or asked:
         with alone():
             seconds = _estimate(plan, todo, asked, visits, exams)
@@ -198,6 +203,14 @@ def _dry_run(plan: Plan, todo: Sequence[Sequence[str]], asked: Sequence[str], se
 def command_of(config: Plain) -> str:
     """A command that measures a composed point again."""
     return shlex.join(["python", "-m", "harness.sweep", *config["overrides"], "force=true"])
+
+
+def _published(common: Plain) -> str:
+    """The recipe whose published scores are joined; empty if accuracy is measured. A sweep may have a default."""
+    asked = common["accuracy"] or (common.get("sweep") or {}).get("accuracy", "measured")
+    if asked not in ("measured", "published"):
+        raise HarnessError(f"accuracy={asked}: measured or published is expected")
+    return str(common["published_recipe"]) if asked == "published" else ""
 
 
 def _extrapolate(value: object) -> Extrapolate:

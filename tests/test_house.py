@@ -20,6 +20,7 @@ RANK = {
     "frontier": 1,
     "metrics": 1,
     "submissions": 1,
+    "published": 1,
     "journal": 1,
     "config": 1,
     "machine": 1,

@@ -68,18 +68,26 @@ def draw_figures(table: pd.DataFrame, folder: Path) -> list[Figure]:
 
     if not scored.empty:
         names = suites_of(scored)
+        published = "accuracy_source" in scored.columns
+        what = f"Mean accuracy of {', '.join(names)}"
+        label = "mean accuracy"
+        if published:
+            what = (
+                f"Published scores, not measured here (Avg-5, {scored['accuracy_source'].iloc[0].partition(':')[0]}),"
+            )
+            label = "published Avg-5"
         add(
             "frontier",
-            f"Mean accuracy of {', '.join(names)} against time to first token. Bars: 95% intervals. "
+            f"{what} against time to first token. Bars: 95% intervals. "
             "The line joins the points that no other point beats in both.",
             scored,
-            partial(_frontier, accuracy="accuracy", label="mean accuracy"),
+            partial(_frontier, accuracy="accuracy", label=label),
         )
         add(
             "frontier-user",
             "The same against what a person waits for: with image decoding and resizing, tokenizing and sampling.",
             scored,
-            partial(_frontier, accuracy="accuracy", label="mean accuracy", ttft="ttft_user"),
+            partial(_frontier, accuracy="accuracy", label=label, ttft="ttft_user"),
         )
         for name in names:
             add(
@@ -88,12 +96,13 @@ def draw_figures(table: pd.DataFrame, folder: Path) -> list[Figure]:
                 scored.dropna(subset=[name]),
                 partial(_frontier, accuracy=name, label=f"accuracy on {name}"),
             )
-        add(
-            "accuracy",
-            "What resolution buys: accuracy on each suite against input resolution. Bars: 95% intervals.",
-            scored,
-            _accuracy,
-        )
+        if names:
+            add(
+                "accuracy",
+                "What resolution buys: accuracy on each suite against input resolution. Bars: 95% intervals.",
+                scored,
+                _accuracy,
+            )
     add(
         "latency",
         "What resolution costs: time of the vision encoder and of the LLM's prefill against input resolution "
@@ -158,6 +167,8 @@ def _legend(axes: Axes, rows: pd.DataFrame, **where: Any) -> None:
 
 def _reach(rows: pd.DataFrame, name: str, scale: float = 1.0) -> np.ndarray:
     """Distances of the interval's ends from the value, for matplotlib; nothing where the interval is unknown."""
+    if f"{name}_low" not in rows.columns:  # a published score
+        return np.zeros((2, len(rows)))
     value, low, high = (rows[column].to_numpy(float) for column in (name, f"{name}_low", f"{name}_high"))
     reach = np.vstack([value - low, high - value]) * scale
     return np.where(np.isfinite(reach), np.maximum(reach, 0), 0)

@@ -22,6 +22,12 @@ def checks(table: pd.DataFrame) -> list[str]:
                 f"{deviation(row, 'residual_ttft_model')} off the whole VLM measured directly; waiting between stages "
                 f"costs {milliseconds(row, 'overlap')} ms"
             )
+    if "accuracy_source" in table.columns:
+        count = int(table["accuracy_source"].notna().sum())
+        said.append(
+            f"accuracies are published ones, not measured here: {count} of {len(table)} points have one "
+            f"({'; '.join(sorted(set(table['accuracy_source'].dropna())))})"
+        )
     if "bend" in table.columns:
         for _, row in table.dropna(subset=["bend"]).drop_duplicates(["llm_title", "visual_tokens"]).iterrows():
             said.append(

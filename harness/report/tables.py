@@ -67,7 +67,10 @@ def percentile(row: pd.Series[Any], name: str) -> str:
 def score(row: pd.Series[Any], name: str) -> str:
     """An accuracy with its standard error, e.g. `0.512 ± 0.021`; a dash where there is none."""
     value = row.get(name)
-    return "–" if value is None or pd.isna(value) else f"{value:.3f} ± {row[f'{name}_stderr']:.3f}"
+    if value is None or pd.isna(value):
+        return "–"
+    error = row.get(f"{name}_stderr")
+    return f"{value:.3f} (published)" if error is None or pd.isna(error) else f"{value:.3f} ± {error:.3f}"
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:

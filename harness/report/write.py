@@ -10,7 +10,8 @@ from pathlib import Path
 
 from harness import store
 from harness.composition import Result, load_results
-from harness.frame import frame_of, scores_of
+from harness.frame import frame_of, frontier_of, scores_of
+from harness.published import with_published
 from harness.report.figures import draw_figures
 from harness.report.page import write_page
 from harness.report.tables import write_tables
@@ -32,6 +33,9 @@ def write_report(results: Path, sweep: str, reports: Path) -> tuple[Path, list[R
             if exam.score is not None and exam.suite.submission:
                 write_submission(exam, point.planned.point.name, folder / "submissions")
     table = frame_of(points)
+    if manifest.published and not table.empty:
+        table = with_published(table, results, manifest.published)
+        table["on_frontier"] = frontier_of(table)
     for old in (*folder.glob("*.png"), *folder.glob("*.svg")):
         old.unlink()  # a picture of an earlier run must not stand beside this one's numbers
     scores = scores_of(points)

@@ -1,0 +1,61 @@
+"""Published scores beside measured latencies: `accuracy=published`. Their source goes wherever they go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from harness.schema import HarnessError
+
+AVG5 = ("GQA", "TextVQA", "POPE", "DocVQA", "SeedBenchI")
+"""FastVLM's Avg-5."""
+HERE = Path(__file__).parent.parent / "results" / "published"
+"""The data that comes with the project."""
+COLUMNS = {"recipe", "encoder", "llm", "resolution", "metric", "score", "source"}
+
+
+def read_scores(results: Path) -> pd.DataFrame:
+    """`published/accuracy.csv` under a results folder, or that of the project."""
+    path = next((p for p in (results / "published" / "accuracy.csv", HERE / "accuracy.csv") if p.is_file()), None)
+    if path is None:
+        raise HarnessError(f"accuracy=published: there is no accuracy.csv in {results / 'published'} or {HERE}")
+    try:
+        table = pd.read_csv(path, keep_default_na=False)
+    except (ValueError, OSError) as error:
+        raise HarnessError(f"{path}: not readable: {' '.join(str(error).split())}") from error
+    if missing := COLUMNS - set(table.columns):
+        raise HarnessError(f"{path}: the column {sorted(missing)[0]} is missing")
+    table["score"] = pd.to_numeric(table["score"], errors="coerce")
+    return table
+
+
+def with_published(table: pd.DataFrame, results: Path, recipe: str) -> pd.DataFrame:
+    """A table of points with the published scores of the same encoder, LLM, resolution and recipe.
+
+    Columns `published_<metric>` hold them as shares; `accuracy` is their Avg-5 (as printed, else the mean of its five
+    where all are there), `accuracy_source` says whose. A point of which nothing was published has no accuracy.
+    """
+    scores = read_scores(results)
+    scores = scores[scores["recipe"] == recipe]
+    if scores.empty:
+        known = ", ".join(sorted({name for name in read_scores(results)["recipe"] if name}))
+        raise HarnessError(f"published_recipe={recipe}: nothing was published with it; there are: {known}")
+    table = table.drop(columns=[name for name in table.columns if name.startswith("accuracy")])
+    for index, row in table.iterrows():
+        found = scores[
+            (scores["encoder"] == row["encoder_title"])
+            & (scores["llm"] == row["llm_title"])
+            & (scores["resolution"].astype(str) == str(row["resolution"]))
+        ].dropna(subset=["score"])
+        if found.empty:
+            continue
+        by_metric = {str(metric): float(score) / 100 for metric, score in found[["metric", "score"]].to_numpy()}
+        for metric, score in by_metric.items():
+            table.loc[index, f"published_{metric}"] = score
+        five = [by_metric[name] for name in AVG5 if name in by_metric]
+        mean = by_metric.get("Avg5", sum(five) / len(AVG5) if len(five) == len(AVG5) else None)
+        if mean is not None:
+            table.loc[index, "accuracy"] = mean
+            table.loc[index, "accuracy_source"] = f"published, {recipe}: {'; '.join(sorted(set(found['source'])))}"
+    return table

@@ -1,0 +1,85 @@
+"""Published scores beside measured latencies, marked as what they are."""
+
+import pandas as pd
+import pytest
+
+from conftest import ENCODER, LLM, make_point, make_result
+from harness import store
+from harness.frame import frame_of
+from harness.published import HERE, read_scores, with_published
+from harness.report.tables import readable
+from harness.report.write import write_report
+from harness.schema import HarnessError, Visit
+
+RECIPE = "LLaVA-1.5"
+
+
+def point(encoder, llm, resolution):
+    return make_point(
+        encoder=ENCODER.model_copy(update={"title": encoder, "name": encoder}),
+        llm=LLM.model_copy(update={"title": llm, "name": llm}),
+        resolution=resolution,
+    )
+
+
+def results():
+    points = [point("FastViTHD", "Qwen2-0.5B", 1024), point("ViT-L/14", "Vicuna-7B", 320), point("Other", "None", 256)]
+    points[1] = points[1].model_copy(update={"resolution": 336})
+    return [make_result(point=p, right=None) for p in points]
+
+
+def test_a_score_is_joined_by_encoder_llm_resolution_and_recipe(tmp_path):
+    table = with_published(frame_of(results()), tmp_path, RECIPE)
+    assert table["accuracy"].tolist()[0] == pytest.approx(0.5589)
+    assert table["published_TextVQA"].tolist()[1] == pytest.approx(0.582)
+    assert pd.isna(table["accuracy"].tolist()[2])  # nothing was published: missing, not zero
+    assert table["accuracy_source"].tolist()[0].startswith("published, LLaVA-1.5: ")
+    cells = readable(table)["accuracy"].tolist()
+    assert cells[0] == "0.559 (published)"
+    assert cells[2] == "–"
+
+
+def test_an_average_needs_all_of_its_five(tmp_path):
+    (tmp_path / "published").mkdir()
+    scores = read_scores(tmp_path)
+    mine = scores[(scores["encoder"] == "FastViTHD") & (scores["metric"] != "Avg5") & (scores["metric"] != "GQA")]
+    mine.to_csv(tmp_path / "published" / "accuracy.csv", index=False)
+    table = with_published(frame_of(results()), tmp_path, RECIPE)
+    assert "accuracy" not in table.columns or table["accuracy"].isna().all()
+
+
+def test_a_report_says_that_its_accuracies_are_published(tmp_path):
+    found = results()
+    for result in found:
+        for blocks in result.visits.values():
+            for visit in blocks.values():
+                store.append(tmp_path, visit)
+    store.write_manifest(tmp_path, "mine", "Mine", [result.planned for result in found], "command", RECIPE)
+    folder, _ = write_report(tmp_path, "mine", tmp_path / "reports")
+    page = (folder / "index.html").read_text()
+    assert "accuracies are published ones, not measured here" in page
+    assert "Published scores, not measured here" in page
+    assert len(store.read_all(tmp_path, Visit)) > 3
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("a,b\n1,2\n", "the column encoder is missing"), ("", "not readable")],
+)
+def test_a_file_that_is_none_is_named(content, said, tmp_path):
+    (tmp_path / "published").mkdir()
+    (tmp_path / "published" / "accuracy.csv").write_text(content)
+    with pytest.raises(HarnessError, match=said):
+        read_scores(tmp_path)
+
+
+def test_a_recipe_that_nobody_published_is_named(tmp_path):
+    with pytest.raises(HarnessError, match=r"published_recipe=mine: .*LLaVA-1\.5"):
+        with_published(frame_of(results()), tmp_path, "mine")
+
+
+def test_every_published_figure_has_its_source():
+    for name in ("accuracy", "encoder_latency", "prefill_latency", "claims"):
+        table = pd.read_csv(HERE / f"{name}.csv")
+        assert len(table) > 10
+        assert table["source"].notna().all()
