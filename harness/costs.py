@@ -139,7 +139,7 @@ def work_of(component: Component) -> dict[str, Work]:
         tower, side = cast(VisionEncoder, parts["encoder"]), component.resolution
         assert side is not None
         tower.prepare(side)
-        pixels = torch.empty(1, 3, side, side, device=META, dtype=dtype)
+        pixels = torch.empty(component.tiles, 3, side, side, device=META, dtype=dtype)
         works["encode"] = count(tower, lambda: tower(pixels), [pixels])
     if "connector" in parts:
         assert component.encoder is not None

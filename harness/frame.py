@@ -35,7 +35,8 @@ def row_of(result: Result) -> dict[str, Any]:
     machine = entries[0].machine
     row: dict[str, Any] = {
         **_names(point),
-        "resolution": point.resolution,
+        "resolution": point.side,
+        "tiles": point.tiles,
         "visual_tokens": point.visual_tokens,
         "text_tokens": point.tokens[1] if point.tokens else point.protocol.text_tokens,
         "status": result.status,
@@ -94,7 +95,7 @@ def _names(point: Point) -> dict[str, Any]:
     assert point.llm is not None
     return {
         "encoder": point.encoder.name,
-        "encoder_title": point.encoder.title,
+        "encoder_title": point.encoder.title + (f", {point.tiles} tiles" if point.tiles > 1 else ""),
         "llm": point.llm.name,
         "llm_title": point.llm.title,
         "stride": point.encoder.stride,

@@ -178,13 +178,14 @@ def components_of(point: Point) -> list[Component]:
     text = {"text_tokens": point.protocol.text_tokens, "attention": point.attention}
     parts = {"encoder": point.encoder, "connector": point.connector, "llm": llm}
     return [
-        Component(kind="encoder", encoder=point.encoder, resolution=point.resolution, **alone),
+        Component(kind="encoder", encoder=point.encoder, resolution=point.resolution, tiles=point.tiles, **alone),
         Component(kind="connector", **parts, **alone),
         Component(kind="llm", llm=llm, **common, **text, weights=RANDOM),
         Component(
             kind="vlm",
             **parts,
             resolution=point.resolution,
+            tiles=point.tiles,
             **common,
             **text,
             weights=point.weights,

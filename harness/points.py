@@ -11,7 +11,18 @@ from harness.config import Plain
 from harness.machine import available_cores, resolve_device
 from harness.models.hub import count_tokens, folder_of_hub, hash_hub
 from harness.models.vlm import CONFIG, SHIPPED, SHIPPED_PREFIX, WEIGHTS, VlmSpec, folder_of, hash_checkpoint, read_spec
-from harness.schema import Connector, Encoder, HarnessError, Llm, Point, Protocol, Published, Suite, first_fault
+from harness.schema import (
+    Connector,
+    Encoder,
+    HarnessError,
+    Llm,
+    Point,
+    Protocol,
+    Published,
+    Suite,
+    first_fault,
+    grid_of,
+)
 from harness.suites.hub import pin
 from harness.suites.questions import examples
 from harness.suites.tasks import expand, load_suite
@@ -36,8 +47,12 @@ def make_point(config: Plain) -> Point:
         check_parts(folder, spec, encoder, connector, llm)
         encoder, connector, llm = spec.encoder, spec.connector, spec.llm
         suites = _suites(config)
-    side = config["resolution"]
+    side, tiles = config["resolution"], _positive("tiles", config["tiles"])
+    grid_of(tiles)
+    if checkpoint and tiles > 1:
+        raise HarnessError(f"tiles={tiles}: {checkpoint} was trained on one image at a time; give checkpoint=random")
     return Point(
+        tiles=tiles,
         encoder=encoder,
         connector=connector,
         llm=llm,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -193,6 +194,14 @@ class Protocol(Noun):
     """How often a disturbed visit is repeated before it is reported as disturbed."""
 
 
+def grid_of(tiles: int) -> int:
+    """Tiles along one side of the grid that stands beside an overview; 1 for one tile alone."""
+    side = math.isqrt(max(tiles - 1, 1))
+    if tiles < 1 or tiles == 2 or (tiles > 1 and side * side + 1 != tiles):
+        raise HarnessError(f"tiles={tiles}: 1 is expected, or a grid and its overview: 5 (2 x 2), 10 (3 x 3), 17, ...")
+    return side
+
+
 class Point(Noun):
     """One cell of the grid: everything that decides what is measured. Composed of parts, or published as a whole."""
 
@@ -203,7 +212,9 @@ class Point(Noun):
     tokens: tuple[int, int] | None = None
     """Of a published VLM: visual tokens of the bench's images, and text tokens of its prompts."""
     resolution: int
-    """Side of the square input in pixels."""
+    """Side of the square that the encoder sees, in pixels."""
+    tiles: int = 1
+    """Squares that an image is cut into: 1, or a grid of g x g and an overview (AnyRes): g^2 + 1."""
     device: str
     dtype: Literal["float32", "float16", "bfloat16"]
     attention: str
@@ -224,7 +235,12 @@ class Point(Noun):
         if self.encoder is None:
             assert self.tokens is not None
             return self.tokens[0]
-        return self.encoder.visual_tokens(self.resolution)
+        return self.tiles * self.encoder.visual_tokens(self.resolution)
+
+    @property
+    def side(self) -> int:
+        """Side of the whole input: that of the grid of tiles."""
+        return self.resolution * grid_of(self.tiles)
 
     @property
     def name(self) -> str:
@@ -233,7 +249,8 @@ class Point(Noun):
             return f"{self.published.name} {self.resolution}px"
         assert self.encoder is not None
         assert self.llm is not None
-        return f"{self.encoder.name} {self.resolution}px {self.llm.name}"
+        tiled = f" in {self.tiles} tiles" if self.tiles > 1 else ""
+        return f"{self.encoder.name} {self.side}px{tiled} {self.llm.name}"
 
 
 class Machine(Noun):
@@ -283,6 +300,7 @@ class Component(Noun):
     """Of a connector, only its width counts. The vocabulary has its real size here."""
     published: Published | None = None
     resolution: int | None = None
+    tiles: int = 1
     visual_tokens: int
     text_tokens: int
     device: str
@@ -299,7 +317,8 @@ class Component(Noun):
         """Short name for a line of progress or an error."""
         parts = (self.encoder, self.llm)
         names = {
-            "encoder": f"encoder {self.encoder and self.encoder.name} {self.resolution}px",
+            "encoder": f"encoder {self.encoder and self.encoder.name} {self.resolution}px"
+            + (f" x {self.tiles}" if self.tiles > 1 else ""),
             "connector": f"connector {' to '.join(p.name for p in parts if p)} {self.visual_tokens} tokens",
             "llm": f"llm {self.llm and self.llm.name} {self.visual_tokens}+{self.text_tokens} tokens",
             "vlm": f"vlm {' + '.join(p.name for p in parts if p)} {self.resolution}px",
@@ -544,7 +563,7 @@ def component_key(component: Component, machine: Machine) -> str:
 
 def modules_of(component: Component) -> str:
     """Equal for components that share their modules: what resolution and token counts do not change."""
-    return component.model_dump_json(exclude={"resolution", "visual_tokens", "text_tokens", "protocol"})
+    return component.model_dump_json(exclude={"resolution", "tiles", "visual_tokens", "text_tokens", "protocol"})
 
 
 def question_key(point: Point, suite: Suite, machine: Machine, rows: str) -> str:

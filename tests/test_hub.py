@@ -8,8 +8,10 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from benchmarks.checkpoints import KINDS
+from conftest import CONNECTOR, ENCODER, LLM
 from harness.answers import Engine
 from harness.models.hub import folder_of_hub, hash_hub, load_hub
+from harness.models.vlm import Vlm, VlmSpec
 from harness.schema import HarnessError
 
 TOKENS = 6
@@ -178,3 +180,38 @@ def test_the_hash_of_a_folder_tells_its_files_apart(tmp_path):
     assert hash_hub(folder) != before
     snapshot = tmp_path / "snapshots" / ("c" * 40)
     assert hash_hub(snapshot) == "c" * 16
+
+
+def test_our_parts_with_the_weights_of_fastvlm_are_fastvlm(tmp_path, images):
+    """The composed VLM and transformers' FastVlmForConditionalGeneration give the same logits."""
+    theirs = load_hub(KINDS["fast_vlm"](tmp_path / "fast_vlm"))
+    own = theirs.model.config
+    encoder = ENCODER.model_copy(update={"args": own.vision_config.model_args, "mean": (0, 0, 0), "std": (1, 1, 1)})
+    text = own.text_config.to_dict()
+    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    config = {name: text[name] for name in (*names, "num_key_value_heads", "rope_parameters")}
+    llm = LLM.model_copy(update={"config": {**config, "tie_word_embeddings": False}})
+    ours = Vlm(VlmSpec(encoder=encoder, connector=CONNECTOR, llm=llm, training_form=False)).eval()
+    to_ours = (
+        ("model.vision_tower.timm_model.", "encoder.backbone."),
+        ("model.multi_modal_projector.", "connector."),
+        ("model.language_model.", "llm.model."),
+        ("lm_head.", "llm.lm_head."),
+    )
+    state = {}
+    for name, value in theirs.model.state_dict().items():
+        there, here = next(pair for pair in to_ours if name.startswith(pair[0]))
+        state[here + name.removeprefix(there)] = value
+    missing, unexpected = ours.load_state_dict(state, strict=False)
+    assert not missing
+    assert all("head" in name for name in unexpected)  # FastViT's classifier, which no VLM runs
+    for shown in list(images.values())[:2]:
+        prepared = theirs.prepare(shown, ["What is it?"])
+        ids = prepared.prompts[0]["input_ids"]
+        place = (ids[0] == theirs.image_token).nonzero()[:, 0]
+        with torch.inference_mode():
+            expected = theirs.begin([prepared], prepared.prompts, theirs.encode([prepared]), whole=True).logits
+            visual = ours.project(ours.encode(prepared.image["pixel_values"]))
+            found, _ = ours.prefill(ours.prompt(visual, ids[:, : place[0]], ids[:, place[-1] + 1 :]))
+        assert visual.shape[1] == len(place) == encoder.visual_tokens(128)
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)

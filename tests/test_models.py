@@ -2,6 +2,7 @@ import pytest
 import timm
 import torch
 import yaml
+from PIL import Image
 
 from conftest import CONNECTOR, ENCODER, LLM
 from harness.config import ROOT, options
@@ -11,7 +12,7 @@ from harness.models.llms import build_llm
 from harness.models.preprocess import pixel_tensor, square
 from harness.models.tokenizer import build_tokenizer
 from harness.models.vlm import Vlm, VlmSpec, load_vlm
-from harness.schema import Encoder, HarnessError, Llm
+from harness.schema import Encoder, HarnessError, Llm, grid_of
 
 
 def encoder_of(name):
@@ -180,3 +181,27 @@ def test_preprocess_pads_to_a_square_and_normalises():
     assert square(Image.new("RGB", (10, 20)), 8, (0, 0, 0)).shape == (8, 8, 3)
     with pytest.raises(HarnessError, match="unreadable image of 3 bytes"):
         pixel_tensor(b"abc", ENCODER, 64)
+
+
+def test_tiles_are_an_overview_and_the_squares_of_a_grid_row_by_row():
+    colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0)]
+    image = Image.new("RGB", (128, 128))
+    for number, colour in enumerate(colours):
+        image.paste(colour, (64 * (number % 2), 64 * (number // 2), 64 * (number % 2) + 64, 64 * (number // 2) + 64))
+    spec = ENCODER.model_copy(update={"mean": (0, 0, 0), "std": (1, 1, 1)})
+    tiles = pixel_tensor(image, spec, 64, 5)
+    assert tiles.shape == (5, 3, 64, 64)
+    assert torch.equal(tiles[:1], pixel_tensor(image, spec, 64))
+    for tile, colour in zip(tiles[1:], colours, strict=True):
+        assert torch.allclose(tile[:, 32, 32] * 255, torch.tensor(colour).float())
+
+
+@pytest.mark.parametrize(("tiles", "grid"), [(1, 1), (5, 2), (10, 3), (17, 4), (37, 6)])
+def test_a_number_of_tiles_is_a_grid_and_its_overview(tiles, grid):
+    assert grid_of(tiles) == grid
+
+
+@pytest.mark.parametrize("tiles", [0, 2, 4, 9, 11])
+def test_other_numbers_of_tiles_are_refused(tiles):
+    with pytest.raises(HarnessError, match=f"tiles={tiles}: 1 is expected, or a grid"):
+        grid_of(tiles)

@@ -176,3 +176,10 @@ def test_depths_are_shared_by_the_points_that_have_them():
     small = MACHINE.model_copy(update={"memory_bytes": 2**30})
     plan = plan_with(small, "encoder=fastvithd,mci4", "llm=qwen2_0_5b", "resolution=256,512", "device=cpu")
     assert kinds(plan) == {"encoder": 4, "connector": 4, "llm": 6, "vlm": 0}  # both encoders give 16 and 64 tokens
+
+
+def test_an_encoder_of_tiles_does_the_work_of_all_of_them():
+    _, configs = compose_all(["encoder=fastvit", "llm=qwen2_0_5b", "resolution=64", "tiles=1,5"])
+    one, five = (components_of(make_point(config)) for config in configs)
+    assert five[0].visual_tokens == five[2].visual_tokens == 5 * one[0].visual_tokens
+    assert work_of(five[0])["encode"].flops == 5 * work_of(one[0])["encode"].flops

@@ -45,6 +45,8 @@ def test_a_full_size_point_has_random_weights_and_says_why_it_has_no_accuracy():
         (["resolution=0"], "resolution=0: a whole number above 0"),
         (["resolution=abc"], "resolution=abc: a whole number above 0"),
         (["checkpoint=/nowhere"], "checkpoint=/nowhere: there is no such folder"),
+        (["tiles=4"], "tiles=4: 1 is expected, or a grid and its overview"),
+        (["tiles=5"], "was trained on one image at a time"),
         (["checkpoint=random"], "llm tiny_qwen2_m has no vocabulary of its own"),
         (["encoder=fastvithd"], "no trained checkpoint for fastvithd + tiny_qwen2_m"),
         (["device=tpu"], "unknown device 'tpu'"),
@@ -81,3 +83,10 @@ def test_a_checkpoint_of_another_model_is_refused(vlm_folder):
 def test_a_folder_without_weights_is_refused(tmp_path):
     with pytest.raises(HarnessError, match=r"the folder has no config.json"):
         point_of(f"checkpoint={tmp_path}")
+
+
+def test_tiles_are_counted_as_llava_onevision_counts_them():
+    """Nine tiles of 384 px and an overview: 7,290 visual tokens of an image of 1,152 px."""
+    point = point_of("encoder=siglip_so400m_384_ov", "llm=qwen2_0_5b", "resolution=384", "tiles=10")
+    assert (point.side, point.visual_tokens) == (1152, 7290)
+    assert point.name == "siglip_so400m_384_ov 1152px in 10 tiles qwen2_0_5b"

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from harness.schema import Encoder, HarnessError
+from harness.schema import Encoder, HarnessError, grid_of
 
 
 def decode_image(encoded: bytes) -> Image.Image:
@@ -38,9 +38,18 @@ def normalise(pixels: Tensor, encoder: Encoder) -> Tensor:
     return (pixels.permute(0, 3, 1, 2).float().div_(255.0) - mean) / std
 
 
-def pixel_tensor(image: bytes | Image.Image, encoder: Encoder, resolution: int) -> Tensor:
-    """An image, stored or decoded -> (1, 3, R, R): decode, pad to a square with the mean colour, resize, normalise."""
+def pixel_tensor(image: bytes | Image.Image, encoder: Encoder, resolution: int, tiles: int = 1) -> Tensor:
+    """An image, stored or decoded -> (tiles, 3, R, R): decode, pad to a square with the mean colour, resize, normalise.
+
+    Several tiles are AnyRes' (LLaVA-NeXT): the whole at resolution R first, then, row by row, the squares of a grid
+    that covers it at g times R.
+    """
     red, green, blue = (round(255 * channel) for channel in encoder.mean)
     picture = decode_image(image) if isinstance(image, bytes) else image.convert("RGB")
-    array = square(picture, resolution, (red, green, blue))
-    return normalise(torch.from_numpy(array.copy())[None], encoder)
+    pieces = [square(picture, resolution, (red, green, blue))]
+    if tiles > 1:
+        grid = grid_of(tiles)
+        large = square(picture, grid * resolution, (red, green, blue))
+        rows = large.reshape(grid, resolution, grid, resolution, 3).swapaxes(1, 2)
+        pieces += [*rows.reshape(-1, resolution, resolution, 3)]
+    return normalise(torch.from_numpy(np.stack(pieces)), encoder)

@@ -269,7 +269,7 @@ class TorchSubject:
         assert self.component.encoder is not None
         assert self.component.resolution is not None
         encoded, _ = self.examples[number % len(self.examples)]
-        pixels = pixel_tensor(encoded, self.component.encoder, self.component.resolution)
+        pixels = pixel_tensor(encoded, self.component.encoder, self.component.resolution, self.component.tiles)
         pixels[0, 0, 0, 0] = (number % 997) / 997  # the images return after a while; their pixels never do
         return pixels
 
@@ -301,7 +301,7 @@ class EncoderSubject(TorchSubject, kind="encoder"):
         yield "transfer"
         self._out = self.encoder(pixels)
         yield "encode"
-        self._tokens = (self._out.shape[1], 0)
+        self._tokens = (self._out.shape[0] * self._out.shape[1], 0)
 
 
 class ConnectorSubject(TorchSubject, kind="connector"):
@@ -429,7 +429,7 @@ class VlmSubject(LanguageSubject, kind="vlm"):
         pixels = pixels.to(device, self.place.dtype)
         first, second = (torch.tensor([ids], device=device) for ids in (before, after))
         yield "transfer"
-        features = self.vlm.encode(pixels)
+        features = self.vlm.encode(pixels).flatten(0, 1)[None]  # the tiles of one image are one sequence
         yield "encode"
         self._visual = self.vlm.project(features)
         yield "project"
