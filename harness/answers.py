@@ -8,6 +8,7 @@ caches of one batch are in memory. Exact repeats are asked once. Answers go to a
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import defaultdict
@@ -30,6 +31,10 @@ from harness.suites.questions import Question, load
 
 ENCODE_BATCH = 16
 DECODE_BATCH = 64
+CACHE = 2 * 2**30
+"""Bytes that the KV caches of a batch may take, or a tenth of a GPU's memory: a prefix of LLaVA-1.5-7B is 300 MB."""
+FIRST = 2
+"""Images of the first batches, before it is known what their caches take."""
 DECODERS = 2
 """Threads that decode and resize the next images."""
 VERSION = 2
@@ -152,6 +157,11 @@ class Engine:
         self.model, self.images, self.reuse = model, images, reuse
         self.encode_batch, self.decode_batch = encode_batch, decode_batch
         self._identity = fingerprint([VERSION, model.identity])
+        self._cache = CACHE
+        if model.device.type == "cuda":
+            self._cache = max(CACHE, torch.cuda.get_device_properties(model.device).total_memory // 10)
+        self._row_bytes = 0
+        """Bytes of one row of the last KV cache; unknown before the first."""
 
     def ask(self, image: str, text: str, max_new_tokens: int, until: tuple[str, ...] = ()) -> Ask:
         """A prompt about an image."""
@@ -183,9 +193,10 @@ class Engine:
         """Answers and faults by key, after each batch of images."""
         for waiting, faults in self._begun(asked):
             answers: dict[str, str] = {}
+            size = self._fitting(self.decode_batch)
             for (start, _, most), group in self._alike(asked, waiting).items():
-                for first in range(0, len(group), self.decode_batch):
-                    chosen = group[first : first + self.decode_batch]
+                for first in range(0, len(group), size):
+                    chosen = group[first : first + size]
                     texts = self._generate(start, chosen, most)
                     for (key, _, _), text in zip(chosen, texts, strict=True):
                         answers[key] = cut(text, asked[key].until)
@@ -214,22 +225,19 @@ class Engine:
         by_image: dict[str, list[str]] = defaultdict(list)
         for key, ask in asked.items():
             by_image[ask.image if self.reuse else key].append(key)
-        groups = list(by_image.values())
-        step = self.encode_batch if self.reuse else 1
-        batches = [groups[start : start + step] for start in range(0, len(groups), step)]
+        groups = iter(by_image.values())
         with ThreadPoolExecutor(DECODERS) as pool:
 
-            def prepare(number: int) -> list[Future[Prepared]]:
-                if number >= len(batches):
-                    return []
-                return [pool.submit(self._prepare, [asked[key] for key in keys]) for keys in batches[number]]
+            def prepare() -> list[tuple[list[str], Future[Prepared]]]:
+                batch = itertools.islice(groups, self._fitting(self.encode_batch if self.reuse else 1))
+                return [(keys, pool.submit(self._prepare, [asked[key] for key in keys])) for keys in batch]
 
-            ahead = prepare(0)
-            for number, batch in enumerate(batches):
-                ready, ahead = ahead, prepare(number + 1)
+            ahead = prepare()
+            while ahead:
+                ready, ahead = ahead, prepare()
                 rows: list[tuple[list[str], Prepared]] = []
                 faults: dict[str, str] = {}
-                for keys, future in zip(batch, ready, strict=True):
+                for keys, future in ready:
                     try:
                         rows.append((keys, future.result()))
                     except HarnessError as error:
@@ -242,6 +250,10 @@ class Engine:
                         yield [], dict.fromkeys((key for keys, _ in together for key in keys), fault)
                 if faults:
                     yield [], faults
+
+    def _fitting(self, most: int) -> int:
+        """How many rows the caches may have: few until the first has shown what one takes."""
+        return max(1, min(most, self._cache // self._row_bytes if self._row_bytes else FIRST))
 
     def _prepare(self, asks: Sequence[Ask]) -> Prepared:
         return self.model.prepare(self.images[asks[0].image], [ask.text for ask in asks])
@@ -274,6 +286,7 @@ class Engine:
                 if head not in begun:
                     prompts = [prompt] if head else [one.prompts[0] for one in images]
                     begun[head] = model.begin(images, prompts, encoded)
+                    self._row_bytes = begun[head].row_bytes
                 waiting.append((begun[head], key, row, ids[size:]))
         return waiting
 

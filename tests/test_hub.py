@@ -139,6 +139,19 @@ def test_alike_images_are_one_batch(folder, model, images):
     assert groups == {"qwen2_vl": 3, "llava_onevision": 3, "internvl": 2}.get(model.model.config.model_type, 1)
 
 
+def test_batches_are_as_large_as_their_caches_may_be(model, images, generated, monkeypatch):
+    begun, rows = [], []
+    begin, generate = model.begin, Engine._generate
+    monkeypatch.setattr(model, "begin", lambda images, *given: begun.append(len(images)) or begin(images, *given))
+    monkeypatch.setattr(Engine, "_generate", lambda self, *given: rows.append(len(given[1])) or generate(self, *given))
+    monkeypatch.setattr("harness.answers.CACHE", 1)
+    many = images | {f"again {name}": stored for name, stored in images.items()}
+    found = answered(model, many)[0]
+    assert {pair: found[pair] for pair in generated} == generated
+    assert max(begun[4:]) == 1  # the first ones were taken before anything was known
+    assert max(rows) == 1
+
+
 def test_its_resolution_can_be_overridden(folder):
     kind = folder.name
     picture = Image.new("RGB", (300, 200), "red")

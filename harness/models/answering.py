@@ -50,6 +50,12 @@ class Begun:
     shift: int = 0
     """What is added to the cache's length for the position of the next token (multimodal rotary positions)."""
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row of the cache."""
+        kept = [tensor for layer in self.cache.layers for tensor in vars(layer).values() if isinstance(tensor, Tensor)]
+        return sum(tensor.numel() * tensor.element_size() for tensor in kept) // max(1, len(self.logits))
+
     def rows(self, rows: Tensor) -> Begun:
         """A copy whose row i is row `rows[i]`; the cache may grow without changing this one."""
         cache = copy_rows(self.cache, rows)

@@ -175,7 +175,10 @@ class HubVlm:
         found = self.model.generation_config.eos_token_id
         if found is None:
             found = self.processor.tokenizer.eos_token_id
-        return frozenset(found if isinstance(found, list) else [found])
+        known = frozenset(token for token in (found if isinstance(found, list) else [found]) if token is not None)
+        if not known:
+            raise HarnessError(f"{self.model.config.model_type}: no token ends an answer (eos_token_id)")
+        return known
 
     def say(self, ids: Sequence[int]) -> str:
         """Ids of an answer as text."""
