@@ -20,7 +20,7 @@ from harness.points import make_point
 from harness.progress import Progress
 from harness.session import Session, alone
 
-GRID = ["encoder=fastvithd", "llm=qwen2_0_5b,qwen2_1_5b", "resolution=512", "checkpoint=random"]
+GRID = ["encoder=fastvithd", "llm=qwen2_0_5b,qwen2_1_5b", "resolution=1024", "checkpoint=random"]
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ stages costs something, and overlap between stages saves something.
 | `transfer` | pixels and ids to the device |
 | `encode` | vision tower forward |
 | `project` | connector forward |
+| `fuse` | all layers within the LLM that attend to visual features, one after the other |
 | `prefill` | LLM forward over visual and text tokens, KV cache written, logits of the last position |
 | `sample` | first token's id on the host |
 | `prefill_visual` | prefill over the visual tokens alone, measured right after the pass it belongs to |
@@ -29,7 +30,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, Protocol
 
-from harness.schema import MAIN_STAGE, STAGES_OF, TTFTS, WHOLE, Component, HarnessError, Samples, TimerTest
+from harness.schema import MAIN_STAGE, TTFTS, WHOLE, Component, HarnessError, Samples, TimerTest, stages_of
 from harness.schema import Protocol as Rules
 from harness.stats import half_width, spread, sum_passes
 from harness.telemetry import Reading, mark
@@ -40,7 +41,9 @@ SETTLED = 40
 """Samples from which the noise itself may be called settled: it is when the spread between the quartiles of the first
 half, of three quarters and of all of them differ by less than 5%."""
 REPEATS = 2
-"""Passes of one input at the end of a visit."""
+"""Passes of one input at the end of a visit; one if a pass is slow."""
+SLOW = 5.0
+"""Seconds from which a pass is slow: a cache that hides its work would show in one repeat."""
 CACHED = 0.9
 """Repeats that are all faster than this share of every other pass are suspected of a cache: three times as many
 decide."""
@@ -135,7 +138,7 @@ class Bench:
         self.subject, self.component, self.watch = subject, component, watch
         self.tick, self.clock, self.enter = tick, clock, enter
         self.rules: Rules = component.protocol
-        self.seconds: dict[str, list[float]] = {name: [] for name in STAGES_OF[component.kind]}
+        self.seconds: dict[str, list[float]] = {name: [] for name in stages_of(component)}
         self.marks: list[str] = []
         self.stop: Stop | None = None
         self._expected = (1, component.visual_tokens, component.text_tokens)
@@ -319,7 +322,9 @@ class Bench:
         A connector is left out: its few microseconds depend on which of the processor's caches holds its input.
         """
         stages = [stage for stage in ("encode", "prefill") if stage in self.seconds]
-        repeats = [self._times(self._number) for _ in range(REPEATS if stages else 0)]
+        once = sum(self.seconds[stage][-1] for stage in stages)
+        count = (1 if once >= SLOW else REPEATS) if stages else 0
+        repeats = [self._times(self._number) for _ in range(count)]
         repeated = {stage: [times[stage] for times in repeats] for stage in stages}
         new = {stage: self.seconds[stage][self._warmup :] for stage in stages}
         if any(max(repeated[stage]) < CACHED * min(new[stage]) for stage in stages):

@@ -5,6 +5,8 @@ sum over its components, all of one block. The estimate is the median over block
 unit of evidence, passes within one resemble each other. Where a whole VLM was measured directly, the residual says
 how far the sum is from it.
 
+Several encoders are parts of their own (`encoder`, `encoder@1`, ...), and their times add up, as in FastVLM's paper.
+
 An LLM that does not fit into memory is measured at a few depths (`llm@2`, `llm@5`, `llm@8`: so many of its identical
 layers) and its prefill extended linearly from the shallowest and the deepest; the one between says how straight that
 line is. Its other stages, which no layer changes, are those of the shallowest. Such a time is called extrapolated.
@@ -24,7 +26,6 @@ from pathlib import Path
 
 from harness import store
 from harness.schema import (
-    MAIN_STAGE,
     STAGES,
     STAGES_OF,
     TTFTS,
@@ -42,9 +43,6 @@ from harness.stats import Interval, blocks_interval, effective_n, lag1, percenti
 
 Blocks = dict[int, float]
 """Block -> value."""
-
-PARTS = tuple(MAIN_STAGE)
-"""Kinds of component that a point is composed of, unless it is a published VLM, which is measured as a whole."""
 
 GROWS = ("prefill", "prefill_visual")
 """Stages that take longer with every layer of the LLM."""
@@ -103,14 +101,15 @@ class Result:
     @property
     def depths(self) -> tuple[int, ...]:
         """Numbers of layers that its LLM was measured with; none if it was measured whole."""
-        return tuple(sorted(int(part.partition("@")[2]) for part in self.parts if "@" in part))
+        return tuple(sorted(int(part.removeprefix("llm@")) for part in self.parts if part.startswith("llm@")))
 
     def _weight(self, part: str, stage: str) -> float:
         """How often a part's time of a stage counts."""
         kind, _, layers = part.partition("@")
-        if stage not in STAGES_OF[kind]:
+        text_only = stage == "prefill_visual" and not self.planned.point.sequence_tokens
+        if stage not in STAGES_OF[kind] or text_only:
             return 0.0
-        if not layers:
+        if kind != "llm" or not layers:
             return 1.0
         first, last = self.depths[0], self.depths[-1]
         assert self.planned.point.llm is not None
@@ -138,9 +137,14 @@ class Result:
         return statistics.median(self.stage(kind, name).values())
 
     def composed(self, name: str) -> Blocks:
-        """Seconds of a stage or of a TTFT in each block, summed over the point's components."""
+        """Seconds of a stage or of a TTFT in each block, summed over the point's components.
+
+        Nothing where the prefill is asked over visual tokens alone (`ttft_paper`) and no sequence holds any.
+        """
         stages = TTFTS.get(name, (name,))
         sums: Blocks = {}
+        if "prefill_visual" in stages and not self.planned.point.sequence_tokens:
+            return sums
         parts = [(part, s, weight) for part in self.parts for s in stages if (weight := self._weight(part, s))]
         for block in self._usable(self.parts) if parts else ():
             found = [self.visits[part][block].samples for part, _, _ in parts]
@@ -226,8 +230,7 @@ class Result:
                 continue
             work, ceilings = visit.work[stage], visit.ceilings
             if len(parts) > 1:
-                weights = [self._weight(part, stage) for part in parts]
-                work = _extend([(weight, v.work[stage]) for weight, v in zip(weights, visits, strict=True)])
+                work = self._add(parts, stage, visits)
             floors.append(floor(work, ceilings))
             eager.append(floor(work.model_copy(update={"bytes": work.eager_bytes}), ceilings))
             shares.append(floors[-1] / seconds)
@@ -237,6 +240,17 @@ class Result:
             return None
         return Efficiency(blocks_interval(shares), statistics.median(floors), statistics.median(eager), bound)
 
+    def _add(self, parts: Sequence[str], stage: str, visits: Sequence[Visit]) -> Work:
+        """The work of a stage over several parts: of a deeper LLM from two shallow ones, whose layers are alike."""
+        return Work.total([visit.work[stage] for visit in visits], [self._weight(part, stage) for part in parts])
+
+    def work(self, kind: str, stage: str) -> Work | None:
+        """What a stage must do, over all components of a kind; None where it is not known."""
+        parts = [part for part in self.parts if part.partition("@")[0] == kind and self._weight(part, stage)]
+        visits = [next((v for v in self.visits[part].values() if stage in v.work), None) for part in parts]
+        known = [visit for visit in visits if visit is not None]
+        return self._add(parts, stage, known) if parts and len(known) == len(parts) else None
+
     def memory(self) -> tuple[int | None, str]:
         """Peak bytes of the whole VLM and where the number comes from."""
         if self.whole:
@@ -245,8 +259,8 @@ class Result:
             if peaks:
                 first = found[0]
                 return max(peaks), f"{first.source}; largest of {len(peaks)} blocks"
-        memories = {kind: [v.memory for v in self.visits.get(kind, {}).values() if v.memory] for kind in PARTS}
-        if not self.timed or not all(memories.values()):  # nothing of a published VLM is there either
+        memories = {part: [v.memory for v in self.visits.get(part, {}).values() if v.memory] for part in self.parts}
+        if not self.timed or self.depths or not all(memories.values()):  # of a few layers it is not the whole's
             return None, "unknown"
         weights = work = 0
         before: list[int] = []
@@ -298,12 +312,6 @@ class Result:
         common = self._common(kinds)
         clean = [block for block in common if not self._disturbed(kinds, block)]
         return clean if 2 * len(clean) >= len(common) else common
-
-
-def _extend(works: Sequence[tuple[float, Work]]) -> Work:
-    """The weighted sum of works: that of a deeper LLM from those of two shallow ones, whose layers are alike."""
-    sums = {name: round(sum(weight * getattr(work, name) for weight, work in works)) for name in Work.model_fields}
-    return Work(**sums)
 
 
 def counted(samples: Samples, name: str) -> list[float]:

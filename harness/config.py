@@ -6,6 +6,9 @@
       - {encoder: [a, b], llm: m, resolution: [64, 128]}
       - {encoder: a, llm: [s, l], resolution: [64, 128]}
 
+A file may also have `options`, defaults of its own (`options: {protocol: long}`), and, in place of grids, `claims`,
+whose sides (`references` and `candidate`) are grids of one cell each.
+
 Overrides of the command line win over every grid, may themselves list several values (`resolution=256,512`), and are
 what makes the grid where no sweep is named. Every point is composed here before anything is measured.
 """
@@ -37,6 +40,9 @@ SWEEPS = ("sweep", "training")
 
 REPORTED = ("accuracy", "published_recipe")
 """Options that decide what stands beside a measurement."""
+
+PARTS = {"system", "encoder", "connector", "fusion", "llm", "vlm", "resolution", "tiles", "also"}
+"""Options that say which model a point is."""
 
 HOUSEKEEPING = (
     *(*SWEEPS, *REPORTED),
@@ -100,6 +106,16 @@ def _axes(grid: Plain) -> dict[str, list[str]]:
     }
 
 
+def sides(claim: Plain) -> list[Plain]:
+    """The grids of one cell that a claim compares: its references, and last its candidate."""
+    return [*(claim.get("references") or []), *([claim["candidate"]] if claim.get("candidate") else [])]
+
+
+def cell_of(side: Plain) -> str:
+    """What `compose_all` calls the point of a grid of one cell (`cell`)."""
+    return "\n".join(sorted(f"{key}={value}" for key, (value,) in _axes(side).items()))
+
+
 def _refuse(overrides: Sequence[Override]) -> None:
     """Refuse what Hydra would take but a sweep cannot mean."""
     for override in overrides:
@@ -132,15 +148,24 @@ def compose_all(arguments: Sequence[str], root: str = "config") -> tuple[Plain, 
         _refuse(overrides)
         swept = {o.get_key_element(): _values(o) for o in overrides if o.is_sweep_override()}
         fixed = [o.input_line for o in overrides if not o.is_sweep_override()]
-        common = _one([*fixed, *(f"{key}={values[0]}" for key, values in swept.items())], root)
-        grids = (common.get("sweep") or {}).get("grids") or [{}]
+        firsts = [f"{key}={values[0]}" for key, values in swept.items()]
         given = {o.get_key_element().lstrip("+~") for o in overrides}
+        sweep = _one([*fixed, *firsts], root).get("sweep") or {}
+        own = [f"{key}={value}" for key, value in (sweep.get("options") or {}).items() if key not in given]
+        fixed += own
+        common = _one([*fixed, *firsts], root)
+        grids = sweep.get("grids") or [side for claim in sweep.get("claims") or [] for side in sides(claim)] or [{}]
+        if sweep.get("claims") and (taken := given & PARTS):
+            raise HarnessError(
+                f"{sorted(taken)[0]}=...: the claims name their own; measure other points without +sweep"
+            )
+        alone = [o.input_line for o in overrides if not o.is_sweep_override() and _decides(o)]
+        alone += [option for option in own if option.partition("=")[0] not in HOUSEKEEPING]
         points: dict[str, Plain] = {}
         for grid in grids:
             axes = {key: values for key, values in _axes(grid).items() if key not in given} | swept
             for chosen in itertools.product(*axes.values()):
                 texts = [f"{key}={value}" for key, value in zip(axes, chosen, strict=True)]
                 if (name := "\n".join(sorted(texts))) not in points:
-                    alone = [o.input_line for o in overrides if not o.is_sweep_override() and _decides(o)]
-                    points[name] = _one([*fixed, *texts], root) | {"overrides": [*texts, *alone]}
+                    points[name] = _one([*fixed, *texts], root) | {"overrides": [*texts, *alone], "cell": name}
     return common, list(points.values())

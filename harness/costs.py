@@ -10,6 +10,7 @@ distance to it is memory traffic between operations.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -22,8 +23,9 @@ from transformers import PreTrainedModel
 
 from harness.models.connectors import build_connector
 from harness.models.encoders import VisionEncoder, build_encoder
+from harness.models.fusions import Fused
 from harness.models.llms import build_llm, prefill, splice
-from harness.schema import Component, Work
+from harness.schema import Component, Work, inputs_of
 
 META = torch.device("meta")
 
@@ -106,19 +108,25 @@ def count(module: nn.Module, call: Callable[[], Any], given: list[Tensor]) -> Wo
 
 
 def parts_of(component: Component) -> dict[str, nn.Module]:
-    """The component's modules on `meta`: `encoder`, `connector`, `llm`."""
+    """The component's modules on `meta`: `encoder` (more of a VLM: `encoder@1`, ...), `connector`, `fusion`, `llm`."""
     dtype: torch.dtype = getattr(torch, component.dtype)
     encoder, connector, llm = component.encoder, component.connector, component.llm
     parts: dict[str, nn.Module] = {}
     if component.kind in ("encoder", "vlm"):
         assert encoder is not None
-        parts["encoder"] = build_encoder(encoder, device=META).to(dtype).eval()
+        for number, each in enumerate((encoder, *component.also)):
+            name = f"encoder@{number}" if number else "encoder"
+            parts[name] = build_encoder(each, device=META).to(dtype).eval()
     if component.kind in ("connector", "vlm"):
-        assert encoder is not None
         assert connector is not None
         assert llm is not None
         with META:
-            parts["connector"] = build_connector(connector.kind, encoder.features, llm.config["hidden_size"]).to(dtype)
+            parts["connector"] = build_connector(connector, inputs_of(component), llm.config["hidden_size"]).to(dtype)
+        parts["connector"].eval()
+    if component.kind in ("fusion", "vlm") and component.fusion is not None:
+        assert llm is not None
+        with META:
+            parts["fusion"] = Fused(component.fusion, llm.config["hidden_size"]).to(dtype)
     if component.kind in ("llm", "vlm"):
         assert llm is not None
         parts["llm"] = build_llm(llm, component.attention, META, dtype)
@@ -131,7 +139,8 @@ def parameters_of(component: Component) -> int:
 
 
 def work_of(component: Component) -> dict[str, Work]:
-    """The work of each of a component's stages that computes: `encode`, `project`, `prefill`, `prefill_visual`."""
+    """The work of each of a component's stages that computes: `encode`, `project`, `fuse`, `prefill`,
+    `prefill_visual`. In a whole VLM the layers of a fusion run within its prefill; they are counted apart."""
     dtype: torch.dtype = getattr(torch, component.dtype)
     works: dict[str, Work] = {}
     parts = parts_of(component)
@@ -141,11 +150,24 @@ def work_of(component: Component) -> dict[str, Work]:
         tower.prepare(side)
         pixels = torch.empty(component.tiles, 3, side, side, device=META, dtype=dtype)
         works["encode"] = count(tower, lambda: tower(pixels), [pixels])
+        for number, spec in enumerate(component.also, 1):
+            more = cast(VisionEncoder, parts[f"encoder@{number}"])
+            more.prepare(spec.native)
+            pixels = torch.empty(1, 3, spec.native, spec.native, device=META, dtype=dtype)
+            works["encode"] = Work.total([works["encode"], count(more, partial(more, pixels), [pixels])])
     if "connector" in parts:
-        assert component.encoder is not None
         connector = parts["connector"]
-        tokens = torch.empty(1, component.visual_tokens, component.encoder.features, device=META, dtype=dtype)
-        works["project"] = count(connector, lambda: connector(tokens), [tokens])
+        tokens = [torch.empty(component.tiles, *shape, device=META, dtype=dtype) for shape in inputs_of(component)]
+        works["project"] = count(connector, lambda: connector(*tokens), tokens)
+    if "fusion" in parts:
+        assert component.fusion is not None
+        assert component.llm is not None
+        fused, length = parts["fusion"], component.visual_tokens + component.text_tokens
+        if component.fusion.in_sequence:
+            length = component.visual_tokens
+        hidden = torch.empty(1, length, component.llm.config["hidden_size"], device=META, dtype=dtype)
+        memory = torch.empty(component.fusion.memory, device=META, dtype=dtype)
+        works["fuse"] = count(fused, lambda: fused(hidden, memory), [hidden, memory])
     if "llm" in parts:
         assert component.llm is not None
         llm = cast(PreTrainedModel, parts["llm"])
@@ -157,5 +179,6 @@ def work_of(component: Component) -> dict[str, Work]:
             return [logits, *(tensor for layer in kv.layers for tensor in (layer.keys, layer.values))]
 
         works["prefill"] = count(llm, lambda: run(lambda: splice(llm, before, visual, after)), [visual])
-        works["prefill_visual"] = count(llm, lambda: run(lambda: visual), [visual])
+        if component.visual_tokens:
+            works["prefill_visual"] = count(llm, lambda: run(lambda: visual), [visual])
     return works

@@ -38,6 +38,7 @@ def row_of(result: Result) -> dict[str, Any]:
         "resolution": point.side,
         "tiles": point.tiles,
         "visual_tokens": point.visual_tokens,
+        "sequence_tokens": point.sequence_tokens,
         "text_tokens": point.tokens[1] if point.tokens else point.protocol.text_tokens,
         "status": result.status,
         "reason": result.reason,
@@ -92,10 +93,18 @@ def _names(point: Point) -> dict[str, Any]:
         whole = point.published
         return {"encoder": whole.name, "encoder_title": whole.title, "llm": "", "llm_title": whole.llm or "its own"}
     assert point.encoder is not None
+    assert point.connector is not None
     assert point.llm is not None
+    towers = " + ".join(encoder.title for encoder in (point.encoder, *point.also))
+    tiled = f", {point.tiles} tiles" if point.tiles > 1 else ""
+    reduced = f", {point.connector.title}" if point.connector.title else ""
+    named = {"system": point.system.name, "system_title": point.system.title} if point.system else {}
+    fused = f", {point.fusion.title}" if point.fusion else ""
     return {
-        "encoder": point.encoder.name,
-        "encoder_title": point.encoder.title + (f", {point.tiles} tiles" if point.tiles > 1 else ""),
+        **named,
+        "encoder": point.system.name if point.system else point.encoder.name,
+        "encoder_title": point.system.title if point.system else f"{towers}{tiled}{reduced}",
+        "parts": f"{towers}{tiled}{reduced}{fused} + {point.llm.title}",
         "llm": point.llm.name,
         "llm_title": point.llm.title,
         "stride": point.encoder.stride,
@@ -150,8 +159,7 @@ def _latency(result: Result) -> dict[str, Any]:
                 f"{stage}_eager_floor": found.eager_floor,
                 f"{stage}_bound": found.bound,
             }
-        work = next((v.work[stage] for v in result.visits[kind].values() if stage in v.work), None)
-        if work is not None:
+        if (work := result.work(kind, stage)) is not None:
             row |= {f"{stage}_flops": work.flops, f"{stage}_bytes": work.bytes, f"{stage}_parameters": work.parameters}
     if whole := result.whole:
         row |= {f"ttft_fused_p{100 * share:.0f}": result.percentile(whole, "ttft_fused", share) for share in SHARES}

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from harness.bench import ROUNDS
+from harness.bench import REPEATS, ROUNDS, SLOW, WINDOW
 from harness.costs import parameters_of, work_of
 from harness.models.hub import folder_of_hub, parameters_of_hub
 from harness.models.vlm import folder_of, vocabulary_of
@@ -32,8 +32,10 @@ from harness.schema import (
 
 START = 6.0
 """Seconds that a fresh process takes until its first visit: imports, timer test, ceilings (measured on two cores)."""
-EFFICIENCY = 0.2
-"""Share of the device's ceiling that a stage is assumed to reach before it has been measured."""
+EFFICIENCY = (0.2, 0.7)
+"""Shares of the device's ceiling that a small and a large stage are assumed to reach before they have been measured."""
+LARGE = 2e10
+"""Operations from which a stage is large."""
 DECODE = 0.012
 """Seconds to decode and resize an image, assumed before it has been measured."""
 BUILD = 2e8
@@ -116,7 +118,10 @@ def make_plan(
     for name, (point, command) in unique.items():
         machine = machines[point.device]
         keys = {}
-        parts: dict[str, Component] = {component.kind: component for component in components_of(point)}
+        parts: dict[str, Component] = {}
+        for component in components_of(point):
+            number = sum(part.partition("@")[0] == component.kind for part in parts)
+            parts[f"{component.kind}@{number}" if number else component.kind] = component
         llm = parts.get("llm")
         if llm is not None and (extrapolate == "always" or (extrapolate == "auto" and not fits(llm, machine))):
             parts = spread_depths(parts)
@@ -140,7 +145,7 @@ def make_plan(
 
 
 def components_of(point: Point) -> list[Component]:
-    """A point's encoder, connector, LLM and whole VLM.
+    """A point's encoders, connector, fusion, LLM and whole VLM.
 
     Latency does not depend on the values of weights, so the parts have random ones and are shared by all points of
     the same architecture; the VLM has the point's own, and their residual says whether that holds.
@@ -162,13 +167,13 @@ def components_of(point: Point) -> list[Component]:
                 protocol=point.protocol,
             )
         ]
-    llm = point.llm
+    llm, encoder = point.llm, point.encoder
     assert llm is not None
+    assert encoder is not None
     if not llm.config.get("vocab_size"):
         size = vocabulary_of(folder_of(point.checkpoint))
         llm = llm.model_copy(update={"config": {**llm.config, "vocab_size": size}})
     common = {
-        "visual_tokens": point.visual_tokens,
         "device": point.device,
         "dtype": point.dtype,
         "threads": point.threads,
@@ -176,16 +181,28 @@ def components_of(point: Point) -> list[Component]:
     }
     alone = common | {"text_tokens": 0, "attention": "", "weights": RANDOM}
     text = {"text_tokens": point.protocol.text_tokens, "attention": point.attention}
-    parts = {"encoder": point.encoder, "connector": point.connector, "llm": llm}
+    sight = {"resolution": point.resolution, "tiles": point.tiles}
+    parts = {"encoder": encoder, "also": point.also, "connector": point.connector, "llm": llm}
+    seen = [encoder.visual_tokens(point.resolution), *(each.visual_tokens(each.native) for each in point.also)]
+    found = [Component(kind="encoder", encoder=encoder, **sight, visual_tokens=point.tiles * seen[0], **alone)]
+    found += [
+        Component(kind="encoder", encoder=each, resolution=each.native, visual_tokens=count, **alone)
+        for each, count in zip(point.also, seen[1:], strict=True)
+    ]
+    found.append(Component(kind="connector", **parts, **sight, visual_tokens=point.visual_tokens, **alone))
+    if (fusion := point.fusion) is not None:
+        length = 0 if fusion.in_sequence else point.protocol.text_tokens
+        shape = {"visual_tokens": point.sequence_tokens, "text_tokens": length}
+        found.append(Component(kind="fusion", fusion=fusion, llm=llm, **(alone | shape)))
+    common["visual_tokens"] = point.sequence_tokens
     return [
-        Component(kind="encoder", encoder=point.encoder, resolution=point.resolution, tiles=point.tiles, **alone),
-        Component(kind="connector", **parts, **alone),
+        *found,
         Component(kind="llm", llm=llm, **common, **text, weights=RANDOM),
         Component(
             kind="vlm",
             **parts,
-            resolution=point.resolution,
-            tiles=point.tiles,
+            fusion=point.fusion,
+            **sight,
             **common,
             **text,
             weights=point.weights,
@@ -263,20 +280,21 @@ def estimate_visit(component: Component, work: Mapping[str, Work], ceilings: Cei
     """Seconds that a visit will take: the model on paper.
 
     A pass takes its work at `EFFICIENCY` of the device's matrix product; a visit its warm-up, passes until
-    `max_seconds` or `max_samples` (but six in any case), one at the begin of each round and two repeats, after its
-    weights were made.
+    `max_seconds` or `max_samples` (but six in any case), one at the begin of each round if they are short, and repeats,
+    after its weights were made.
     """
     rules = component.protocol
     if not work:  # a published VLM: two passes of a second or so, until it has been measured
         return rules.warmup_seconds + rules.max_seconds + 2.0 * (ROUNDS + 6)
-    once = sum(w.flops for w in work.values()) / (EFFICIENCY * ceilings.flops_per_second)
+    once = sum(w.flops / (EFFICIENCY[w.flops > LARGE] * ceilings.flops_per_second) for w in work.values())
     once += DECODE if component.kind in ("encoder", "vlm") else 0.0
     if component.kind == "vlm":  # a staged and a fused pass
         once = 2 * once
     passes = max(min(rules.max_samples, rules.max_seconds / once), min(6, rules.min_samples))
     warmup = max(rules.warmup * once, min(rules.warmup_seconds, 1000 * once))
     parameters = max((w.parameters for w in work.values()), default=0)
-    return warmup + (passes + ROUNDS + 2) * once + parameters / BUILD
+    rounds = ROUNDS if once < WINDOW else 0
+    return warmup + (passes + rounds + (REPEATS if once < SLOW else 1)) * once + parameters / BUILD
 
 
 def estimate(

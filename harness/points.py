@@ -14,12 +14,14 @@ from harness.models.vlm import CONFIG, SHIPPED, SHIPPED_PREFIX, WEIGHTS, VlmSpec
 from harness.schema import (
     Connector,
     Encoder,
+    Fusion,
     HarnessError,
     Llm,
     Point,
     Protocol,
     Published,
     Suite,
+    System,
     first_fault,
     grid_of,
 )
@@ -37,24 +39,34 @@ def make_point(config: Plain) -> Point:
     if config.get("vlm"):
         return _published(config)
     encoder = _noun(Encoder, config["encoder"], "encoder")
+    also = tuple(_noun(Encoder, fields, "encoder") for fields in (config["also"] or {}).values())
     llm = _noun(Llm, config["llm"], "llm")
     connector = _noun(Connector, config["connector"], "connector")
+    fusion = _noun(Fusion, config["fusion"], "fusion") if config.get("fusion") else None
+    system = _noun(System, config["system"], "system") if config.get("system") else None
     checkpoint = find_checkpoint(encoder, llm, str(config["checkpoint"]))
     suites: tuple[Suite, ...] = ()
     if checkpoint:
         folder = folder_of(checkpoint)
         spec = read_spec(folder)
         check_parts(folder, spec, encoder, connector, llm)
+        if (spec.also, spec.fusion) != (also, fusion):
+            raise HarnessError(f"{folder} was trained with other encoders beside the first, or another fusion")
         encoder, connector, llm = spec.encoder, spec.connector, spec.llm
         suites = _suites(config)
     side, tiles = config["resolution"], _positive("tiles", config["tiles"])
     grid_of(tiles)
     if checkpoint and tiles > 1:
         raise HarnessError(f"tiles={tiles}: {checkpoint} was trained on one image at a time; give checkpoint=random")
+    if tiles > 1 and also:
+        raise HarnessError(f"tiles={tiles}: only one encoder can see tiles, here are {1 + len(also)}")
     return Point(
+        system=system,
         tiles=tiles,
         encoder=encoder,
+        also=also,
         connector=connector,
+        fusion=fusion,
         llm=llm,
         resolution=check_resolution(encoder, encoder.native if side is None else side),
         weights=hash_checkpoint(folder_of(checkpoint)) if checkpoint else RANDOM,
@@ -166,8 +178,9 @@ def no_accuracy(point: Point) -> str:
     if point.weights == RANDOM:
         assert point.encoder is not None
         assert point.llm is not None
+        what = point.system.name if point.system else f"{point.encoder.name} + {point.llm.name}"
         return (
-            f"no accuracy: {point.encoder.name} + {point.llm.name} have random weights here "
+            f"no accuracy: {what} have random weights here "
             f"(latency does not depend on their values); give a trained one with checkpoint=FOLDER"
         )
     return "" if point.suites else "no accuracy: no suite was asked (suites=[])"

@@ -15,17 +15,23 @@ HERE = Path(__file__).parent.parent / "results" / "published"
 COLUMNS = {"recipe", "encoder", "llm", "resolution", "metric", "score", "source"}
 
 
-def read_scores(results: Path) -> pd.DataFrame:
-    """`published/accuracy.csv` under a results folder, or that of the project."""
-    path = next((p for p in (results / "published" / "accuracy.csv", HERE / "accuracy.csv") if p.is_file()), None)
+def open_published(results: Path, name: str, columns: set[str]) -> pd.DataFrame:
+    """`published/NAME` under a results folder, or that of the project, as text; refused without these columns."""
+    path = next((p for p in (results / "published" / name, HERE / name) if p.is_file()), None)
     if path is None:
-        raise HarnessError(f"accuracy=published: there is no accuracy.csv in {results / 'published'} or {HERE}")
+        raise HarnessError(f"published data: there is no {name} in {results / 'published'} or {HERE}")
     try:
-        table = pd.read_csv(path, keep_default_na=False)
+        table = pd.read_csv(path, keep_default_na=False, dtype=str)
     except (ValueError, OSError) as error:
         raise HarnessError(f"{path}: not readable: {' '.join(str(error).split())}") from error
-    if missing := COLUMNS - set(table.columns):
+    if missing := columns - set(table.columns):
         raise HarnessError(f"{path}: the column {sorted(missing)[0]} is missing")
+    return table
+
+
+def read_scores(results: Path) -> pd.DataFrame:
+    """`published/accuracy.csv`, scores as numbers."""
+    table = open_published(results, "accuracy.csv", COLUMNS)
     table["score"] = pd.to_numeric(table["score"], errors="coerce")
     return table
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -64,6 +65,8 @@ class Encoder(Noun):
     """Normalisation of the pixels, in units of 0..1."""
     native: int
     """Resolution that the architecture was published for, in pixels."""
+    tokens: int | None = None
+    """Visual tokens that it leaves at every resolution: pruning in the tower, or maps resampled to one grid."""
     crop: bool = False
     """Whether pixels beyond the last whole patch are dropped (SigLIP at 384 sees 378); otherwise they are refused."""
     source: str
@@ -77,15 +80,62 @@ class Encoder(Noun):
 
     def visual_tokens(self, resolution: int) -> int:
         """Number of visual tokens of one `resolution` x `resolution` image."""
-        return (resolution // self.stride) ** 2
+        return self.tokens or (resolution // self.stride) ** 2
 
 
 class Connector(Noun):
-    """What maps a visual token to the LLM's width."""
+    """What maps visual tokens to the LLM's width, and often to fewer."""
 
     name: str
+    title: str = ""
+    """Name on a page; empty where a connector is only a projection."""
     kind: str
     """A class that `harness.models.connectors` registers."""
+    args: dict[str, Any] = {}
+    """Keyword arguments of the class."""
+    tokens: int | None = None
+    """Visual tokens that it makes of an image or tile, however many come in: queries, or the cells of a grid."""
+    shrink: int = 1
+    """Side of the square of visual tokens that become one: pooling, pixel shuffle."""
+    source: str = ""
+
+    def visual_tokens(self, count: int) -> int:
+        """What it makes of the `count` visual tokens of one image or tile."""
+        return self.tokens or count // self.shrink**2
+
+
+class Fusion(Noun):
+    """Layers between those of the LLM that attend to visual features (Flamingo, Cambrian-1)."""
+
+    name: str
+    title: str
+    kind: str
+    """A class that `harness.models.fusions` registers."""
+    args: dict[str, Any] = {}
+    every: int
+    """One such layer for so many layers of the LLM."""
+    first: int
+    """The LLM's layer, from 0, before which the first one stands."""
+    count: int
+    """How many there are."""
+    memory: tuple[int, int, int]
+    """Shape (rows, keys, channels) of what they attend to: every token to one row, or each visual token to its own."""
+    in_sequence: bool
+    """Whether visual tokens are in the LLM's sequence as well; otherwise its prefill holds text only."""
+    source: str
+
+
+class System(Noun):
+    """A whole VLM of the literature, put together from parts."""
+
+    name: str
+    title: str
+    parameters: float | None = None
+    """Millions, as its source counts or implies them at its own resolution; None where it does not say."""
+    visual_tokens: int | None = None
+    """At its own resolution, as published."""
+    source: str
+    """Where its parts and the numbers come from, and what here differs from it."""
 
 
 class Llm(Noun):
@@ -205,14 +255,19 @@ def grid_of(tiles: int) -> int:
 class Point(Noun):
     """One cell of the grid: everything that decides what is measured. Composed of parts, or published as a whole."""
 
+    system: System | None = None
+    """What the parts make up, if that has a name."""
     encoder: Encoder | None = None
+    also: tuple[Encoder, ...] = ()
+    """More encoders that see the same image, each at its native resolution."""
     connector: Connector | None = None
+    fusion: Fusion | None = None
     llm: Llm | None = None
     published: Published | None = None
     tokens: tuple[int, int] | None = None
     """Of a published VLM: visual tokens of the bench's images, and text tokens of its prompts."""
     resolution: int
-    """Side of the square that the encoder sees, in pixels."""
+    """Side of the square that the (first) encoder sees, in pixels."""
     tiles: int = 1
     """Squares that an image is cut into: 1, or a grid of g x g and an overview (AnyRes): g^2 + 1."""
     device: str
@@ -231,11 +286,18 @@ class Point(Noun):
 
     @property
     def visual_tokens(self) -> int:
-        """(resolution / stride)^2; of a published VLM what its processor makes of the bench's images."""
+        """What the connector leaves of (resolution / stride)^2 a tile; of a published VLM what its processor makes of
+        the bench's images."""
         if self.encoder is None:
             assert self.tokens is not None
             return self.tokens[0]
-        return self.tiles * self.encoder.visual_tokens(self.resolution)
+        assert self.connector is not None
+        return self.tiles * self.connector.visual_tokens(self.encoder.visual_tokens(self.resolution))
+
+    @property
+    def sequence_tokens(self) -> int:
+        """How many of the visual tokens are in the LLM's sequence; none where text only attends to them."""
+        return 0 if self.fusion is not None and not self.fusion.in_sequence else self.visual_tokens
 
     @property
     def side(self) -> int:
@@ -247,6 +309,8 @@ class Point(Noun):
         """Short name for a line of progress or an error."""
         if self.published is not None:
             return f"{self.published.name} {self.resolution}px"
+        if self.system is not None:
+            return f"{self.system.name} {self.side}px"
         assert self.encoder is not None
         assert self.llm is not None
         tiled = f" in {self.tiles} tiles" if self.tiles > 1 else ""
@@ -285,19 +349,22 @@ class Machine(Noun):
 
 
 class Component(Noun):
-    """What is timed on its own: a vision encoder, a connector or an LLM; or a whole VLM, to check their sum.
+    """What is timed on its own: a vision encoder, a connector, an LLM, the layers between the LLM's that attend to
+    visual features; or a whole VLM, to check their sum.
 
     The latency of an encoder depends on its architecture and the resolution, that of an LLM on its architecture and
     the number of tokens. So a grid of E encoders x R resolutions x L LLMs is E x R encoders and one LLM for each
     distinct number of tokens, and a point's time to first token is composed of three of them.
     """
 
-    kind: Literal["encoder", "connector", "llm", "vlm", "published"]
+    kind: Literal["encoder", "connector", "fusion", "llm", "vlm", "published"]
     encoder: Encoder | None = None
-    """Of a connector, only its `features` count."""
+    """Of a connector, only its `features` and tokens count."""
+    also: tuple[Encoder, ...] = ()
     connector: Connector | None = None
+    fusion: Fusion | None = None
     llm: Llm | None = None
-    """Of a connector, only its width counts. The vocabulary has its real size here."""
+    """Of a connector or a fusion, only its width counts. The vocabulary has its real size here."""
     published: Published | None = None
     resolution: int | None = None
     tiles: int = 1
@@ -319,7 +386,9 @@ class Component(Noun):
         names = {
             "encoder": f"encoder {self.encoder and self.encoder.name} {self.resolution}px"
             + (f" x {self.tiles}" if self.tiles > 1 else ""),
-            "connector": f"connector {' to '.join(p.name for p in parts if p)} {self.visual_tokens} tokens",
+            "connector": f"connector {self.connector and self.connector.name} "
+            f"{' to '.join(p.name for p in parts if p)} {self.visual_tokens} tokens",
+            "fusion": f"fusion {self.fusion and self.fusion.name} {self.visual_tokens}+{self.text_tokens} tokens",
             "llm": f"llm {self.llm and self.llm.name} {self.visual_tokens}+{self.text_tokens} tokens",
             "vlm": f"vlm {' + '.join(p.name for p in parts if p)} {self.resolution}px",
             "published": f"published vlm {self.published and self.published.name} {self.resolution}px",
@@ -327,20 +396,28 @@ class Component(Noun):
         return names[self.kind]
 
 
-STAGES = ("preprocess", "tokenize", "transfer", "encode", "project", "prefill", "sample")
+STAGES = ("preprocess", "tokenize", "transfer", "encode", "project", "fuse", "prefill", "sample")
 """Stages of a staged pass in their order; see `harness.bench` for what each covers."""
 
 STAGES_OF = {
     "encoder": ("preprocess", "transfer", "encode"),
     "connector": ("project",),
+    "fusion": ("fuse",),
     "llm": ("tokenize", "transfer", "prefill", "sample", "prefill_visual"),
-    "vlm": (*STAGES, "prefill_visual", "ttft_fused"),
+    "vlm": (*(stage for stage in STAGES if stage != "fuse"), "prefill_visual", "ttft_fused"),
     "published": ("preprocess", "transfer", "encode", "prefill", "sample", "prefill_visual", "ttft_fused"),
 }
 """What a visit to a component times. A published VLM's own code tokenizes while it preprocesses and projects while it
-encodes."""
+encodes; in a whole VLM the layers of a fusion run within its prefill."""
 
-MAIN_STAGE = {"encoder": "encode", "connector": "project", "llm": "prefill"}
+
+def stages_of(component: Component) -> tuple[str, ...]:
+    """What a visit to this component times: there is no prefill over visual tokens where none are in the sequence."""
+    stages = STAGES_OF[component.kind]
+    return stages if component.visual_tokens else tuple(stage for stage in stages if stage != "prefill_visual")
+
+
+MAIN_STAGE = {"encoder": "encode", "connector": "project", "fusion": "fuse", "llm": "prefill"}
 """The stage that a component of a point is measured for."""
 MAIN_STAGES = (*MAIN_STAGE.items(), ("published", "encode"), ("published", "prefill"))
 """The stages of a point that are reported with their evidence, by the component that has them."""
@@ -349,7 +426,7 @@ WHOLE = ("vlm", "published")
 
 TTFTS = {
     "ttft_paper": ("encode", "prefill_visual"),
-    "ttft_model": ("encode", "project", "prefill"),
+    "ttft_model": ("encode", "project", "fuse", "prefill"),
     "ttft_user": STAGES,
 }
 """The sums of stages that go by a name; `ttft_fused` is measured, not summed."""
@@ -395,6 +472,12 @@ class Work(Noun):
     eager_bytes: int
     """What its operations read and write when each runs for itself."""
     parameters: int
+
+    @classmethod
+    def total(cls, works: Sequence[Work], weights: Sequence[float] = ()) -> Work:
+        """The sum of works, weighted if weights are given."""
+        pairs = list(zip(weights or [1.0] * len(works), works, strict=True))
+        return cls(**{name: round(sum(w * getattr(work, name) for w, work in pairs)) for name in cls.model_fields})
 
 
 class Samples(Noun):
@@ -541,10 +624,11 @@ class Exam(Entry):
     score: Score | None = None
 
 
-NAMES = {
+NAMES: dict[str, Any] = {
     "encoder": {"name", "title", "source", "native"},
     "llm": {"name", "title", "source"},
-    "connector": {"name"},
+    "connector": {"name", "title", "source"},
+    "fusion": {"name", "title", "source"},
     "published": {"name", "title", "path", "revision", "native", "llm", "source"},
 }
 """What a part is called and where it comes from decides no latency."""
@@ -553,17 +637,28 @@ NAMES = {
 def component_key(component: Component, machine: Machine) -> str:
     """What makes two visits measurements of the same thing."""
     content = component.model_dump(
-        mode="json", exclude={"checkpoint": True, "protocol": {"blocks", "repeats"}, **NAMES}
+        mode="json", exclude={"checkpoint": True, "protocol": {"blocks", "repeats"}, **NAMES}, exclude_none=True
     )
-    if component.kind == "connector":  # its two widths are all that it needs of its neighbours
-        content["encoder"] = component.encoder and component.encoder.features
+    if component.kind in ("connector", "fusion"):  # shapes are all that they need of their neighbours
         content["llm"] = component.llm and component.llm.config.get("hidden_size")
+    if component.kind == "connector":
+        content["encoder"], content["also"] = inputs_of(component), []
+        content["resolution"] = None
     return fingerprint([SCHEMA_VERSION, content, machine.model_dump(mode="json")])
+
+
+def inputs_of(component: Component) -> list[tuple[int, int]]:
+    """Visual tokens of one image or tile, and channels, that each encoder hands to a connector."""
+    assert component.encoder is not None
+    assert component.resolution is not None
+    first = component.encoder.visual_tokens(component.resolution), component.encoder.features
+    return [first, *((encoder.visual_tokens(encoder.native), encoder.features) for encoder in component.also)]
 
 
 def modules_of(component: Component) -> str:
     """Equal for components that share their modules: what resolution and token counts do not change."""
-    return component.model_dump_json(exclude={"resolution", "tiles", "visual_tokens", "text_tokens", "protocol"})
+    same = {"resolution", "tiles", "visual_tokens", "text_tokens", "protocol"}
+    return component.model_dump_json(exclude=same - ({"resolution"} if component.kind == "connector" else set()))
 
 
 def question_key(point: Point, suite: Suite, machine: Machine, rows: str) -> str:
@@ -587,6 +682,22 @@ class Planned(Noun):
     """Why it is not asked anything; empty if it is."""
 
 
+class Claim(Noun):
+    """A published claim, with the points that stand for its sides here."""
+
+    id: str
+    statement: str
+    kind: str
+    """What it is about: `ttft_ratio`, `ttft_reduction`, `token_ratio`, `encoder_params_ratio`, `score_delta`, ..."""
+    published: float
+    rounding: float
+    """Half a unit of the last digit of the published value."""
+    source: str
+    references: tuple[Point, ...] = ()
+    """What the candidate is compared with; several where the public record contradicts itself."""
+    candidate: Point | None = None
+
+
 class Manifest(Noun):
     """The last run of a sweep: which results belong to it."""
 
@@ -595,5 +706,6 @@ class Manifest(Noun):
     published: str = ""
     """Training recipe whose published scores stand beside the latencies; empty: accuracy was measured."""
     points: tuple[Planned, ...]
+    claims: tuple[Claim, ...] = ()
     command: str
     started: str

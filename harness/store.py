@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from harness.schema import (
     SCHEMA_VERSION,
+    Claim,
     Entry,
     Exam,
     HarnessError,
@@ -158,14 +159,20 @@ def load(root: Path) -> tuple[dict[str, dict[int, Visit]], dict[str, Exam]]:
 
 
 def write_manifest(
-    root: Path, name: str, title: str, points: Iterable[Planned], command: str, published: str = ""
+    root: Path,
+    name: str,
+    title: str,
+    points: Iterable[Planned],
+    command: str,
+    published: str = "",
+    claims: Iterable[Claim] = (),
 ) -> None:
     """Note which results make up the last run of a sweep."""
     path = root / "sweeps" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     started = datetime.now(UTC).isoformat(timespec="seconds")
     fields = {"points": tuple(points), "command": command, "started": started, "published": published}
-    manifest = Manifest(name=name, title=title, **fields)
+    manifest = Manifest(name=name, title=title, claims=tuple(claims), **fields)
     part = path.with_suffix(f".{os.getpid()}.part")
     part.write_text(manifest.model_dump_json(indent=1) + "\n")
     part.replace(path)

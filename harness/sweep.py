@@ -73,6 +73,7 @@ def run(arguments: Sequence[str]) -> int:
     """Measure what is missing and write the report."""
     common, configs = compose_all(arguments)
     # torch takes seconds to import: a mistyped name is answered before that.
+    from harness.claims import claims_of
     from harness.machine import describe
     from harness.plan import make_plan
     from harness.points import make_point
@@ -81,10 +82,12 @@ def run(arguments: Sequence[str]) -> int:
     from harness.worker import interruptible
 
     direct, seed, timeout = _direct(common["direct"]), _whole("seed", common["seed"]), _seconds(common["timeout"])
-    composed = [(make_point(config), command_of(config)) for config in configs]
+    made = {config["cell"]: (make_point(config), command_of(config)) for config in configs}
+    root = Path(common["results"])
+    claims, counted = claims_of(common, {cell: point for cell, (point, _) in made.items()}, root)
+    composed = [pair for cell, pair in made.items() if cell not in counted]
     machines = {device: describe(device) for device in {point.device for point, _ in composed}}
     plan = make_plan(composed, machines, fingerprint_of_rows(), direct, _extrapolate(common["extrapolate"]))
-    root = Path(common["results"])
     if recipe := _published(common):
         from harness.published import read_scores
 
@@ -109,7 +112,7 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     title = (common.get("sweep") or {}).get("title", name)
     command = shlex.join(["python", "-m", "harness.sweep", *arguments])
-    store.write_manifest(root, name, title, plan.points, command, recipe)
+    store.write_manifest(root, name, title, plan.points, command, recipe, claims)
     if count or asked:
         with alone():
             seconds = _estimate(plan, todo, asked, visits, exams)

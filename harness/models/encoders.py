@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Sequence
 from typing import Any
 
 import timm
@@ -12,7 +11,6 @@ import torch
 from timm.layers import resample_abs_pos_embed
 from timm.utils import reparameterize_model
 from torch import Tensor, nn
-from transformers import ConvNextConfig, ConvNextModel
 
 from harness.schema import Encoder, HarnessError
 
@@ -45,7 +43,8 @@ class VisionEncoder(nn.Module):
             _keep_signal(self.backbone)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels (B, 3, R, R) -> visual tokens (B, (R / stride)^2, features), row by row."""
+        """Normalised pixels (B, 3, R, R) -> visual tokens (B, N, features), row by row; N is (R / stride)^2 unless the
+        encoder leaves another number."""
         if self.spec.crop:
             side = pixels.shape[-1] // self.spec.stride * self.spec.stride
             pixels = pixels[..., :side, :side]
@@ -79,21 +78,6 @@ class VisionEncoder(nn.Module):
         if self.spec.target:
             return
         self.backbone = reparameterize_model(self.backbone.eval())
-
-
-class ConvNext(nn.Module):
-    """transformers' ConvNeXt, with as many stages as one likes; timm's has four."""
-
-    def __init__(self, depths: Sequence[int], widths: Sequence[int]):
-        super().__init__()
-        config = ConvNextConfig(num_stages=len(depths), depths=list(depths), hidden_sizes=list(widths))
-        self.model = ConvNextModel(config)
-        self.model.layernorm = nn.Identity()  # normalises the pooled feature, which nobody asks for
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, 3, R, R) -> (B, last width, R / stride, R / stride)."""
-        features: Tensor = self.model.encoder(self.model.embeddings(pixels)).last_hidden_state
-        return features
 
 
 def _call(spec: Encoder, args: dict[str, Any]) -> nn.Module:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pydantic import ValidationError
@@ -20,9 +20,10 @@ from transformers import DynamicCache, PreTrainedTokenizerFast
 
 from harness.models.connectors import build_connector
 from harness.models.encoders import VisionEncoder
+from harness.models.fusions import Fused
 from harness.models.llms import build_llm, prefill, splice
 from harness.models.tokenizer import ANSWER, BOS, EOS
-from harness.schema import Connector, Encoder, HarnessError, Llm, Noun, first_fault
+from harness.schema import Connector, Encoder, Fusion, HarnessError, Llm, Noun, first_fault
 
 CONFIG, WEIGHTS, TOKENIZER, TRAINING = "config.json", "model.safetensors", "tokenizer.json", "training.json"
 FORMAT = 1
@@ -38,7 +39,9 @@ class VlmSpec(Noun):
 
     format: int = FORMAT
     encoder: Encoder
+    also: tuple[Encoder, ...] = ()
     connector: Connector
+    fusion: Fusion | None = None
     llm: Llm
     training_form: bool
     """Whether the stored encoder still has its training branches; they are fused when it is loaded."""
@@ -54,8 +57,10 @@ class Vlm(nn.Module):
         attention: str = "sdpa",
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
+        resolution: int | None = None,
     ):
-        """Build with random weights on `device`. A tokenizer that is given decides the vocabulary's size."""
+        """Build with random weights on `device`. A tokenizer that is given decides the vocabulary's size; `resolution`
+        (of the first encoder; None: its own) the number of visual tokens that the connector is made for."""
         super().__init__()
         self.spec = spec
         self.tokenizer = tokenizer
@@ -65,21 +70,43 @@ class Vlm(nn.Module):
         if not llm.config.get("vocab_size"):
             raise HarnessError(f"llm {llm.name} has no vocabulary of its own: it exists only as a trained checkpoint")
         width = llm.config["hidden_size"]
+        sides = [resolution or spec.encoder.native, *(encoder.native for encoder in spec.also)]
+        towers = zip((spec.encoder, *spec.also), sides, strict=True)
+        inputs = [(encoder.visual_tokens(side), encoder.features) for encoder, side in towers]
         with torch.device(device):
             self.encoder = VisionEncoder(spec.encoder, spec.training_form).to(dtype)
-            self.connector = build_connector(spec.connector.kind, spec.encoder.features, width).to(dtype)
+            self.also = nn.ModuleList(VisionEncoder(encoder) for encoder in spec.also).to(dtype)
+            self.connector = build_connector(spec.connector, inputs, width).to(dtype)
+            self.fused = Fused(spec.fusion, width).to(dtype) if spec.fusion else None
         self.llm = build_llm(llm, attention, device, dtype)  # never in float32 first: it may be most of the memory
+        if self.fused is not None:
+            self.fused.attach(self.llm)
+
+    def prepare(self, resolution: int) -> None:
+        """Fit position embeddings to the resolutions at which the encoders will see an image."""
+        self.encoder.prepare(resolution)
+        for encoder in self.also:
+            cast(VisionEncoder, encoder).prepare(cast(VisionEncoder, encoder).spec.native)
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, R, R) -> visual tokens (B, N, features)."""
         return self.encoder(pixels)  # type: ignore[no-any-return]
 
-    def project(self, features: Tensor) -> Tensor:
-        """Visual tokens (B, N, features) -> (B, N, width of the LLM)."""
-        return self.connector(features)  # type: ignore[no-any-return]
+    def project(self, *features: Tensor) -> Tensor:
+        """Visual tokens (B, N, features) of each encoder -> (B, M, width of the LLM)."""
+        return self.connector(*features)  # type: ignore[no-any-return]
 
     def prompt(self, visual: Tensor, before: Tensor, after: Tensor) -> Tensor:
-        """Splice visual tokens (B, N, W) between text ids (B, T0) and (B, T1) -> embeddings (B, T0 + N + T1, W)."""
+        """Splice visual tokens (B, N, W) between text ids (B, T0) and (B, T1) -> embeddings (B, T0 + N + T1, W).
+
+        Where text only attends to them, the sequence is text alone: (B, T0 + T1, W).
+        """
+        if self.fused is not None:
+            memory = getattr(self.connector, "memory", None)
+            self.fused.memory = visual if memory is None else memory
+            self.fused.places = slice(before.shape[1], before.shape[1] + visual.shape[1])
+            if not self.fused.spec.in_sequence:
+                return self.llm.get_input_embeddings()(torch.cat([before, after], dim=1))  # type: ignore[no-any-return]
         return splice(self.llm, before, visual, after)
 
     def prefill(self, embeddings: Tensor) -> tuple[Tensor, DynamicCache]:

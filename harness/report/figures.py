@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,8 +21,9 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from harness.claims import LATENCY, Finding
 from harness.frame import FRONTIER_TTFT, frontier_of, suites_of
-from harness.schema import STAGES
+from harness.schema import STAGES, Claim
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 """Okabe and Ito's palette: told apart by colour-blind readers, too."""
@@ -121,6 +122,68 @@ def draw_figures(table: pd.DataFrame, folder: Path) -> list[Figure]:
         )
     add("breakdown", "Where the time to first token goes: median of each stage.", timed, _breakdown)
     return figures
+
+
+def draw_claims(findings: Sequence[Finding], table: pd.DataFrame, folder: Path) -> list[Figure]:
+    """What was claimed against what was measured here, of every latency claim."""
+    shown = [f for f in findings if f.claim.kind in LATENCY and f.value is not None]
+    if not shown:
+        return []
+    names = list(dict.fromkeys(f"{f.candidate}\nagainst {f.reference}" for f in shown))
+    with plt.rc_context(STYLE):
+        canvas = plt.figure(figsize=(7.6, 1.2 + 0.55 * len(names)))
+        axes = canvas.add_subplot()
+        for definition, colour, shift in (("ttft_paper", COLOURS[0], -0.12), ("ttft_user", COLOURS[1], 0.12)):
+            rows = [f for f in shown if f.definition == definition]
+            at = [names.index(f"{f.candidate}\nagainst {f.reference}") + shift for f in rows]
+            values = [_times_faster(f.claim, f.value.value) for f in rows if f.value]
+            ends = [[_times_faster(f.claim, end) for end in (f.value.low, f.value.high)] for f in rows if f.value]
+            reach = [[v - low, high - v] for v, (low, high) in zip(values, ends, strict=True)]
+            errors = np.clip(np.nan_to_num(np.array(reach).T, posinf=0.0, neginf=0.0), 0, None)
+            axes.errorbar(
+                values,
+                at,
+                xerr=errors,
+                fmt="o",
+                ms=5,
+                color=colour,
+                elinewidth=1,
+                capsize=2,
+                label=f"{definition}, here",
+            )
+        places = {f"{f.candidate}\nagainst {f.reference}": _times_faster(f.claim, f.claim.published) for f in shown}
+        axes.plot(
+            [*places.values()],
+            [names.index(n) for n in places],
+            "D",
+            ms=7,
+            mfc="none",
+            color="black",
+            label="published",
+        )
+        axes.axvline(1.0, color="#888888", lw=0.8)
+        axes.set_xscale("log")
+        _plain_log(axes.xaxis)
+        axes.set_yticks(range(len(names)), names, fontsize=7.5)
+        axes.invert_yaxis()
+        axes.set_xlabel("how many times the reference's time to first token is the candidate's (logarithmic)")
+        axes.legend(fontsize=7.5, loc="best")
+        if not table.empty and "ttft_user" in table.columns:
+            canvas.supxlabel(
+                textwrap.fill(provenance(table.dropna(subset=["ttft_user"])), 150), fontsize=6.5, color="#555555"
+            )
+        canvas.savefig(folder / "claims.png", dpi=160)
+        canvas.savefig(folder / "claims.svg", metadata={"Date": None})
+        plt.close(canvas)
+    more = " Some are extrapolated from a few layers, see the table." if any(f.extrapolated for f in shown) else ""
+    return [Figure("claims", f"What the article claims and what was measured here. Bars: 95% intervals.{more}")]
+
+
+def _times_faster(claim: Claim, value: float) -> float:
+    """A claim's value as a ratio of times; a saved share becomes one, too."""
+    if claim.kind == "ttft_ratio":
+        return value
+    return 1 / (1 - value) if value < 1 else math.inf
 
 
 def provenance(table: pd.DataFrame) -> str:

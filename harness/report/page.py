@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
 import pandas as pd
 
+from harness.claims import Finding
 from harness.report.figures import Figure, provenance
-from harness.report.tables import deviation, milliseconds, readable, readable_scores
+from harness.report.tables import (
+    deviation,
+    milliseconds,
+    readable,
+    readable_claims,
+    readable_ranks,
+    readable_scores,
+)
 from harness.schema import Manifest
 
 
@@ -48,7 +57,13 @@ def checks(table: pd.DataFrame) -> list[str]:
 
 
 def write_page(
-    manifest: Manifest, table: pd.DataFrame, scores: pd.DataFrame, figures: list[Figure], folder: Path
+    manifest: Manifest,
+    table: pd.DataFrame,
+    scores: pd.DataFrame,
+    figures: list[Figure],
+    folder: Path,
+    findings: Sequence[Finding] = (),
+    ranks: pd.DataFrame | None = None,
 ) -> None:
     """Write `index.html` beside the pictures that it shows."""
     environment = jinja2.Environment(
@@ -57,6 +72,8 @@ def write_page(
     timed = table.dropna(subset=["ttft_user"]) if "ttft_user" in table.columns else table.iloc[:0]
     shown = readable(table) if not table.empty else table
     detail = readable_scores(scores)
+    claims = readable_claims(findings)
+    order = readable_ranks(pd.DataFrame() if ranks is None else ranks)
     notes = sorted({note for note in table.get("no_accuracy", []) if note})
     page = environment.get_template("page.html").render(
         title=manifest.title,
@@ -71,6 +88,10 @@ def write_page(
         checks=checks(timed),
         columns=list(shown.columns),
         rows=shown.to_numpy().tolist(),
+        claim_columns=list(claims.columns),
+        claim_rows=claims.to_numpy().tolist(),
+        rank_columns=list(order.columns),
+        rank_rows=order.to_numpy().tolist(),
         score_columns=list(detail.columns),
         score_rows=detail.to_numpy().tolist(),
         on_frontier=table["on_frontier"].tolist() if not table.empty else [],

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from harness.claims import Finding, table_of
 from harness.frame import suites_of
 
 
@@ -147,6 +149,70 @@ def readable_scores(scores: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def size(value: float, kind: str) -> str:
+    """A claim's value: `85x`, `22%`, `8.4 points`."""
+    if kind == "ttft_reduction":
+        return f"{value:.0%}"
+    if kind == "score_delta":
+        return f"{value:+.1f} points"
+    return f"{value:.3g} min" if kind == "training_minutes" else f"{value:.3g}x"
+
+
+def readable_claims(findings: Iterable[Finding]) -> pd.DataFrame:
+    """One row for each claim, reference and definition, as text."""
+    rows = []
+    for finding in findings:
+        claim, value = finding.claim, finding.value
+        here = "–"
+        if value is not None:
+            here = size(value.value, claim.kind)
+            if value.low != value.high:
+                known = math.isfinite(value.low) and math.isfinite(value.high)
+                here += f" ({size(value.low, claim.kind)}–{size(value.high, claim.kind)})" if known else " (1 block)"
+            here += " extrapolated" if finding.extrapolated else ""
+        rows.append(
+            {
+                "claim": claim.statement,
+                "published": f"{size(claim.published, claim.kind)} ({claim.source})",
+                "reference": finding.reference or "–",
+                "candidate": finding.candidate or "–",
+                "definition": finding.definition,
+                "here": here,
+                "device": finding.device or "–",
+                "verdict": finding.verdict,
+                "why": finding.why,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def readable_ranks(ranks: pd.DataFrame) -> pd.DataFrame:
+    """Both rankings of the points, as text."""
+    rows = []
+    for row in ranks.to_dict("records"):
+        mark = " extrapolated" if row["extrapolated"] else ""
+        moved = row["rank_ttft_paper"] - row["rank_ttft_user"]
+        rows.append(
+            {
+                "point": row["point"],
+                "ttft_paper s": f"{row['ttft_paper']:.2f}{mark}",
+                "rank": str(row["rank_ttft_paper"]),
+                "ttft_user s": f"{row['ttft_user']:.2f}{mark}",
+                "its rank": str(row["rank_ttft_user"]) + (f" ({moved:+d})" if moved else ""),
+                "left out": f"{1 - row['ttft_paper'] / row['ttft_user']:.0%}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def write_claims(findings: Sequence[Finding], ranks: pd.DataFrame, folder: Path) -> None:
+    """`claims.csv` and `claims.md`, where a sweep has claims."""
+    if findings:
+        table_of(findings).to_csv(folder / "claims.csv", index=False)
+        text = markdown(readable_claims(findings))
+        (folder / "claims.md").write_text(text + ("\n" + markdown(readable_ranks(ranks)) if not ranks.empty else ""))
 
 
 def write_tables(table: pd.DataFrame, scores: pd.DataFrame, folder: Path) -> None:

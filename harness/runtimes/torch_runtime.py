@@ -21,12 +21,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from harness.models.answering import AnsweringModel, Composed, Prepared
 from harness.models.connectors import build_connector
 from harness.models.encoders import VisionEncoder
+from harness.models.fusions import Fused
 from harness.models.hub import HubVlm, fit_prompt, folder_of_hub, hash_hub, load_hub
 from harness.models.llms import build_llm, prefill, splice
 from harness.models.preprocess import pixel_tensor
 from harness.models.tokenizer import build_tokenizer
 from harness.models.vlm import Vlm, VlmSpec, folder_of, hash_checkpoint, load_vlm, move
-from harness.schema import Component, HarnessError, Point
+from harness.schema import Component, Encoder, HarnessError, Point, inputs_of
 
 Example = tuple[bytes, str]
 """An encoded image and a question about it."""
@@ -244,11 +245,11 @@ class TorchSubject:
         self.component = component
         return self
 
-    def _noise(self, tokens: int, width: int) -> list[Tensor]:
-        """Eight different (1, tokens, width) of unit variance, made once."""
+    def _noise(self, tokens: int, width: int, rows: int = 1) -> list[Tensor]:
+        """Eight different (rows, tokens, width) of unit variance, made once."""
         if tokens not in self._noises:
             generator = torch.Generator().manual_seed(0)
-            made: list[Any] = [torch.randn(1, tokens, width, generator=generator) for _ in range(8)]
+            made: list[Any] = [torch.randn(rows, tokens, width, generator=generator) for _ in range(8)]
             self._noises[tokens] = [tensor.to(self.place.device, self.place.dtype) for tensor in made]
         return self._noises[tokens]
 
@@ -257,19 +258,19 @@ class TorchSubject:
 
         Called behind the last stage of the pass before, where no clock runs.
         """
-        self._inputs[number % len(self._inputs)][0, 0, 0] = (number % 997) / 997
+        given = self._inputs[number % len(self._inputs)]
+        if given.numel():  # text that only attends to visual tokens has none among its inputs
+            given[0, 0, 0] = (number % 997) / 997
 
     def _start(self) -> None:
         self._tokens = (0, 0)
         for counter in self._counters:
             counter.calls = 0
 
-    def _pixels(self, number: int) -> Tensor:
-        """Image `number` as the encoder takes it, on the host."""
-        assert self.component.encoder is not None
-        assert self.component.resolution is not None
+    def _pixels(self, number: int, encoder: Encoder, resolution: int, tiles: int) -> Tensor:
+        """Image `number` as an encoder takes it, on the host."""
         encoded, _ = self.examples[number % len(self.examples)]
-        pixels = pixel_tensor(encoded, self.component.encoder, self.component.resolution, self.component.tiles)
+        pixels = pixel_tensor(encoded, encoder, resolution, tiles)
         pixels[0, 0, 0, 0] = (number % 997) / 997  # the images return after a while; their pixels never do
         return pixels
 
@@ -295,7 +296,10 @@ class EncoderSubject(TorchSubject, kind="encoder"):
     def run(self, number: int) -> Iterator[str]:
         """Bytes of an image -> visual tokens."""
         self._start()
-        pixels = self._pixels(number)
+        component = self.component
+        assert component.encoder is not None
+        assert component.resolution is not None
+        pixels = self._pixels(number, component.encoder, component.resolution, component.tiles)
         yield "preprocess"
         pixels = pixels.to(self.place.device, self.place.dtype)
         yield "transfer"
@@ -309,30 +313,57 @@ class ConnectorSubject(TorchSubject, kind="connector"):
 
     def load(self) -> None:
         """Build it and its inputs."""
-        encoder, connector, llm = self.component.encoder, self.component.connector, self.component.llm
-        assert encoder is not None
+        connector, llm = self.component.connector, self.component.llm
         assert connector is not None
         assert llm is not None
         torch.manual_seed(0)
         with torch.device(self.place.device):
-            self.connector = build_connector(connector.kind, encoder.features, llm.config["hidden_size"])
+            self.connector = build_connector(connector, inputs_of(self.component), llm.config["hidden_size"])
             self.connector.to(self.place.dtype).eval()
         self.modules = [self.connector]
-        self.features = encoder.features
         self.at(self.component)
 
     def at(self, component: Component) -> TorchSubject:
-        """The same connector on another number of visual tokens."""
-        self._inputs = self._noise(component.visual_tokens, self.features)
+        """The same connector on another number of tiles."""
+        (count, features), *more = inputs_of(component)
+        self._noises.clear()
+        self._inputs = self._noise(count, features, component.tiles)
+        self._more = [torch.randn(1, *shape).to(self.place.device, self.place.dtype) for shape in more]
         return super().at(component)
 
     def run(self, number: int) -> Iterator[str]:
         """Visual tokens -> the LLM's width."""
         self._start()
         tokens = self._inputs[number % len(self._inputs)]
-        self._out = self.connector(tokens)
+        self._out = self.connector(tokens, *self._more)
         yield "project"
-        self._tokens = (self._out.shape[1], 0)
+        self._tokens = (self._out.shape[0] * self._out.shape[1], 0)
+        self._stir(number + 1)
+
+
+class FusionSubject(TorchSubject, kind="fusion"):
+    """Layers within an LLM that attend to visual features, alone: random hidden states and a random memory."""
+
+    def load(self) -> None:
+        """Build them and their inputs."""
+        fusion, llm = self.component.fusion, self.component.llm
+        assert fusion is not None
+        assert llm is not None
+        torch.manual_seed(0)
+        width = llm.config["hidden_size"]
+        with torch.device(self.place.device):
+            self.fused = Fused(fusion, width).to(self.place.dtype).eval()
+        self.modules = [self.fused]
+        visual, text = self.component.visual_tokens, self.component.text_tokens
+        self._inputs = self._noise(visual if fusion.in_sequence else visual + text, width)
+        self._memory = torch.randn(fusion.memory).to(self.place.device, self.place.dtype)
+
+    def run(self, number: int) -> Iterator[str]:
+        """Hidden states -> hidden states that have seen the image."""
+        self._start()
+        self._out = self.fused(self._inputs[number % len(self._inputs)], self._memory)
+        yield "fuse"
+        self._tokens = (self._out.shape[1] - self.component.text_tokens, self.component.text_tokens)
         self._stir(number + 1)
 
 
@@ -344,17 +375,21 @@ class LanguageSubject(TorchSubject):
 
     def _first_token(self, first: Tensor, second: Tensor) -> Iterator[str]:
         """The last stages of a pass: text ids (1, T0) and (1, T1) around the visual tokens."""
-        self._out, kv = prefill(self.llm, splice(self.llm, first, self._visual, second))
+        self._out, kv = prefill(self.llm, self._embed(first, second))
         yield "prefill"
         int(self._out.argmax(-1).item())
         yield "sample"
         text = first.shape[1] + second.shape[1]
         self._tokens = (int(kv.get_seq_length()) - text, text)
 
+    def _embed(self, first: Tensor, second: Tensor) -> Tensor:
+        return splice(self.llm, first, self._visual, second)
+
     def beside(self) -> Iterator[str]:
         """Prefill over the visual tokens of the last pass alone: the paper's definition."""
-        prefill(self.llm, self._visual)
-        yield "prefill_visual"
+        if self.component.visual_tokens:
+            prefill(self.llm, self._visual)
+            yield "prefill_visual"
 
 
 class LlmSubject(LanguageSubject, kind="llm"):
@@ -403,9 +438,16 @@ class VlmSubject(LanguageSubject, kind="vlm"):
         if component.checkpoint:
             self.vlm = load_trained(component)
         else:
-            spec = VlmSpec(encoder=encoder, connector=connector, llm=llm, training_form=False)
+            parts: dict[str, Any] = {
+                "encoder": encoder,
+                "also": component.also,
+                "connector": connector,
+                "fusion": component.fusion,
+            }
+            spec = VlmSpec(**parts, llm=llm, training_form=False)
             torch.manual_seed(0)
-            self.vlm = Vlm(spec, attention=component.attention, device=device, dtype=dtype).eval()
+            how: dict[str, Any] = {"attention": component.attention, "device": device, "dtype": dtype}
+            self.vlm = Vlm(spec, **how, resolution=component.resolution).eval()
         self.llm = self.vlm.llm
         self.modules = [self.vlm.encoder, self.llm]
         self.at(component)
@@ -413,27 +455,40 @@ class VlmSubject(LanguageSubject, kind="vlm"):
     def at(self, component: Component) -> TorchSubject:
         """The same VLM at another resolution."""
         assert component.resolution is not None
-        self.vlm.encoder.prepare(component.resolution)
+        self.vlm.prepare(component.resolution)
         return super().at(component)
 
     def run(self, number: int) -> Iterator[str]:
         """One pass from image bytes and a question to the first token's id, stage by stage."""
         self._start()
-        device = self.place.device
-        pixels = self._pixels(number)
+        device, component = self.place.device, self.component
+        assert component.encoder is not None
+        assert component.resolution is not None
+        images = [self._pixels(number, component.encoder, component.resolution, component.tiles)]
+        images += [self._pixels(number, encoder, encoder.native, 1) for encoder in component.also]
         yield "preprocess"
         question = self.examples[number % len(self.examples)][1]
         before, after = self.vlm.question_ids(question) if self.vlm.tokenizer else stand_in_ids(question)
         before, after = fit(before, after, self.component.text_tokens, self.llm.config.vocab_size)
         yield "tokenize"
-        pixels = pixels.to(device, self.place.dtype)
+        there = [pixels.to(device, self.place.dtype) for pixels in images]
         first, second = (torch.tensor([ids], device=device) for ids in (before, after))
         yield "transfer"
-        features = self.vlm.encode(pixels).flatten(0, 1)[None]  # the tiles of one image are one sequence
+        features = [self.vlm.encode(there[0])]
+        features += [encoder(pixels) for encoder, pixels in zip(self.vlm.also, there[1:], strict=True)]
         yield "encode"
-        self._visual = self.vlm.project(features)
+        self._visual = self.vlm.project(*features).flatten(0, 1)[None]  # the tiles of one image are one sequence
         yield "project"
         yield from self._first_token(first, second)
+
+    def _embed(self, first: Tensor, second: Tensor) -> Tensor:
+        return self.vlm.prompt(self._visual, first, second)
+
+    def beside(self) -> Iterator[str]:
+        """Prefill over the visual tokens of the last pass alone, which then stand first."""
+        if self.vlm.fused is not None:
+            self.vlm.fused.places = slice(0, self._visual.shape[1])
+        yield from super().beside()
 
 
 class PublishedSubject(TorchSubject, kind="published"):

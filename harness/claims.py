@@ -1,0 +1,298 @@
+"""Which of the published claims hold on this device: ratios of measured times, counts, and what cannot be measured.
+
+A claim compares a reference with a candidate. Latency claims are ratios on this device, block by block, under two
+definitions of time to first token: the article's (`ttft_paper`) and what a person waits for (`ttft_user`). Counts of
+tokens and parameters are exact. A latency claim `holds` if what was measured, with its interval, reaches the published
+value, to the rounding in which it was printed; otherwise it `differs`, and the stage is named whose own ratio would
+bring the total nearest to the published one if it were the published ratio.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from harness.composition import Result
+from harness.config import Plain, cell_of, sides
+from harness.published import open_published
+from harness.schema import Claim, HarnessError, Point, fingerprint
+from harness.scores import figures
+from harness.stats import Interval, blocks_interval
+
+LATENCY = ("ttft_ratio", "ttft_reduction")
+"""Kinds of claims whose points must be measured."""
+DEFINITIONS = ("ttft_paper", "ttft_user")
+STAGES = {"encode": "encode", "prefill": "prefill_visual"}
+"""Stages of the published totals, and what they are called here."""
+SUITES = {"TextVQA": "textvqa", "DocVQA": "docvqa"}
+Verdict = Literal["holds", "differs", "cannot be measured here"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One claim against one reference, under one definition."""
+
+    claim: Claim
+    reference: str
+    candidate: str
+    definition: str
+    """`ttft_paper`, `ttft_user`, `exact` or `scores`."""
+    value: Interval | None
+    verdict: Verdict
+    why: str = ""
+    """What explains a difference, or why nothing could be measured."""
+    extrapolated: bool = False
+    device: str = ""
+
+
+def read_claims(results: Path) -> dict[str, dict[str, Any]]:
+    """`published/claims.csv`, by id."""
+    columns = {"id", "statement", "kind", "published_value", "source"}
+    table = open_published(results, "claims.csv", columns)
+    return {str(row["id"]): {str(key): value for key, value in row.items()} for row in table.to_dict("records")}
+
+
+def rounding(text: str) -> float:
+    """Half a unit of the last printed digit: 0.05 for 3.4, 0.5 for 85."""
+    return 0.5 * 10.0 ** -len(str(text).partition(".")[2].rstrip())
+
+
+def make_claim(row: Mapping[str, Any], references: Sequence[Point], candidate: Point | None) -> Claim:
+    """A row of the published claims with the points that stand for its two sides."""
+    try:
+        value = float(row["published_value"])
+    except ValueError as error:
+        raise HarnessError(f"claims.csv: {row['id']}: published_value={row['published_value']} is no number") from error
+    return Claim(
+        id=str(row["id"]),
+        statement=str(row["statement"]),
+        kind=str(row["kind"]),
+        published=value,
+        rounding=rounding(str(row["published_value"])),
+        source=str(row["source"]),
+        references=tuple(references),
+        candidate=candidate,
+    )
+
+
+def claims_of(common: Plain, points: Mapping[str, Point], results: Path) -> tuple[list[Claim], set[str]]:
+    """The claims of a sweep with their points, and the cells that are only counted, not measured."""
+    listed = (common.get("sweep") or {}).get("claims") or []
+    if not listed:
+        return [], set()
+    rows = read_claims(results)
+    claims, cells, timed = [], set(), set()
+    for entry in listed:
+        if entry["id"] not in rows:
+            raise HarnessError(f"claim {entry['id']}: claims.csv has no such row; there are: {', '.join(rows)}")
+        row = rows[entry["id"]]
+        own = [cell_of(side) for side in sides(entry)]
+        cells.update(own)
+        if row["kind"] in (*LATENCY, "score_delta"):
+            timed.update(own)
+        candidate = points[own[-1]] if entry.get("candidate") else None
+        references = own[: len(entry.get("references") or [])]
+        claims.append(make_claim(row, [points[cell] for cell in references], candidate))
+    return claims, cells - timed
+
+
+def find(
+    claims: Iterable[Claim], results: Iterable[Result], root: Path, parameters: Mapping[str, int]
+) -> list[Finding]:
+    """Every claim against each of its references; `parameters`: of each encoder, by name."""
+    by_point = {fingerprint(result.planned.point): result for result in results}
+    stages = read_stages(root)
+    found: list[Finding] = []
+    for claim in claims:
+        if claim.kind in LATENCY:
+            for reference in claim.references:
+                found += _latency(claim, reference, by_point, stages)
+        elif claim.kind in ("token_ratio", "encoder_params_ratio"):
+            found += [_count(claim, reference, parameters) for reference in claim.references]
+        elif claim.kind == "score_delta":
+            found += [_scores(claim, reference, by_point) for reference in claim.references]
+        else:
+            why = "it is the time of a training run on one node of 8 H100-80GB"
+            found.append(Finding(claim, "", "", "training", None, "cannot be measured here", why))
+    return found
+
+
+def title_of(point: Point) -> str:
+    """A side of a claim on a page."""
+    assert point.encoder is not None
+    name = point.system.title if point.system else point.encoder.title
+    return f"{name} @{point.side}"
+
+
+def ratio(claim: Claim, reference: float, candidate: float) -> float:
+    """What the claim is about: how many times faster, or which share of the time is saved."""
+    return reference / candidate if claim.kind == "ttft_ratio" else 1 - candidate / reference
+
+
+def _latency(
+    claim: Claim, reference: Point, results: Mapping[str, Result], stages: Mapping[tuple[str, int], dict[str, float]]
+) -> list[Finding]:
+    assert claim.candidate is not None
+    pair = [results.get(fingerprint(point)) for point in (reference, claim.candidate)]
+    names = title_of(reference), title_of(claim.candidate)
+    good = [side for side in pair if side is not None and side.timed]
+    if len(good) < 2:
+        reasons = [side.reason if side is not None else "not measured yet" for side in pair]
+        why = "; ".join(f"{name}: {reason}" for name, reason in zip(names, reasons, strict=True) if reason)
+        return [Finding(claim, *names, d, None, "cannot be measured here", why) for d in DEFINITIONS]
+    first, second = good
+    machine = next(iter(next(iter(first.visits.values())).values())).machine
+    found = []
+    for definition in DEFINITIONS:
+        one, two = first.composed(definition), second.composed(definition)
+        value = blocks_interval([ratio(claim, one[b], two[b]) for b in one.keys() & two.keys()], positive=False)
+        reached = value.high if math.isfinite(value.high) else value.value
+        if reached >= claim.published - claim.rounding:
+            more = value.value / claim.published
+            why = f"{more:.1f} times the published value" if more > 1 + claim.rounding / claim.published else ""
+            verdict: Verdict = "holds"
+        else:
+            verdict, why = "differs", explain(claim, first, second, definition, stages)
+        extended = bool(first.depths or second.depths)
+        found.append(Finding(claim, *names, definition, value, verdict, why, extended, machine.device_name))
+    return found
+
+
+def explain(
+    claim: Claim,
+    first: Result,
+    second: Result,
+    definition: str,
+    stages: Mapping[tuple[str, int], dict[str, float]],
+) -> str:
+    """By which factor a claim differs, and the stage that explains it."""
+    here = {name: [_median(side, stage) for side in (first, second)] for name, stage in STAGES.items()}
+    totals = [_median(side, definition) for side in (first, second)]
+    value = ratio(claim, *totals)
+    said = f"{value / claim.published:.2f} of the published value"
+    published = [stages.get(_key(side.planned.point)) for side in (first, second)]
+    if published[0] is None or published[1] is None:
+        return said
+    nearest, text = math.inf, ""
+    for name, (mine, other) in here.items():
+        theirs = published[0][name] / published[1][name]
+        swapped = ratio(claim, totals[0] - mine + other * theirs, totals[1])
+        if abs(swapped - claim.published) < nearest:
+            nearest = abs(swapped - claim.published)
+            text = (
+                f"{name} explains it: reference over candidate is {theirs:.3g} as published and {mine / other:.3g} here"
+            )
+    return f"{said}; {text}"
+
+
+def _median(result: Result, name: str) -> float:
+    return blocks_interval([*result.composed(name).values()]).value
+
+
+def _key(point: Point) -> tuple[str, int]:
+    return (point.system.name if point.system else "", point.side)
+
+
+def read_stages(results: Path) -> dict[tuple[str, int], dict[str, float]]:
+    """`published/system_latency.csv`: milliseconds of encoding and prefill, by system and side of the input."""
+    table = open_published(results, "system_latency.csv", {"system", "resolution", "encode_ms", "prefill_ms", "source"})
+    return {
+        (str(row["system"]), int(row["resolution"])): {
+            "encode": float(row["encode_ms"]),
+            "prefill": float(row["prefill_ms"]),
+        }
+        for row in table.to_dict("records")
+    }
+
+
+def _count(claim: Claim, reference: Point, parameters: Mapping[str, int]) -> Finding:
+    """A ratio of counts, exact."""
+    candidate = claim.candidate
+    assert candidate is not None
+    if claim.kind == "token_ratio":
+        one, two, unit = reference.visual_tokens, candidate.visual_tokens, "tokens"
+        told = f"{one} and {two} {unit}"
+    else:
+        assert reference.encoder is not None
+        assert candidate.encoder is not None
+        one, two = parameters[reference.encoder.name], parameters[candidate.encoder.name]
+        told = f"{one / 1e6:.1f} M and {two / 1e6:.1f} M weights"
+    value = one / two
+    good = value >= claim.published - claim.rounding - 1e-9
+    why = told if good else f"{told}: {value / claim.published:.2f} of the published value"
+    interval = Interval(value, value, value)
+    names = title_of(reference), title_of(candidate)
+    return Finding(claim, *names, "exact", interval, "holds" if good else "differs", why)
+
+
+def _scores(claim: Claim, reference: Point, results: Mapping[str, Result]) -> Finding:
+    """A difference of scores in points of a hundred, where both sides were asked."""
+    assert claim.candidate is not None
+    names = title_of(reference), title_of(claim.candidate)
+    suite = next((suite for title, suite in SUITES.items() if title in claim.statement), "")
+    pair = [results.get(fingerprint(point)) for point in (reference, claim.candidate)]
+    exams = [side.exams.get(suite) if side is not None else None for side in pair]
+    scores = [figures(exam.score)[0].value for exam in exams if exam is not None and exam.score is not None]
+    if len(scores) < 2:
+        why = "an accuracy needs trained weights, here they are random: give both sides a checkpoint"
+        return Finding(claim, *names, "scores", None, "cannot be measured here", why)
+    value = 100 * (scores[1] - scores[0])
+    good = value >= claim.published - claim.rounding
+    why = "" if good else f"{value - claim.published:+.1f} points from the published value"
+    return Finding(claim, *names, "scores", Interval(value, value, value), "holds" if good else "differs", why)
+
+
+def ranking(results: Iterable[Result]) -> pd.DataFrame:
+    """All timed points in the order of `ttft_paper`, with their rank under `ttft_user`."""
+    rows = []
+    for result in results:
+        if not result.timed:
+            continue
+        times = result.times()
+        if any(name not in times for name in DEFINITIONS):
+            continue
+        rows.append(
+            {
+                "point": title_of(result.planned.point),
+                "extrapolated": bool(result.depths),
+                **{name: times[name].value for name in DEFINITIONS},
+            }
+        )
+    table = pd.DataFrame(rows)
+    if not table.empty:
+        for name in DEFINITIONS:
+            table[f"rank_{name}"] = table[name].rank(method="min").astype(int)
+        table = table.sort_values("ttft_paper", ignore_index=True)
+    return table
+
+
+def table_of(findings: Iterable[Finding]) -> pd.DataFrame:
+    """One row for each finding; what is unknown is missing."""
+    rows = []
+    for finding in findings:
+        claim, value = finding.claim, finding.value
+        rows.append(
+            {
+                "claim": claim.id,
+                "statement": claim.statement,
+                "kind": claim.kind,
+                "published": claim.published,
+                "source": claim.source,
+                "reference": finding.reference,
+                "candidate": finding.candidate,
+                "definition": finding.definition,
+                "value": value.value if value else None,
+                "low": value.low if value else None,
+                "high": value.high if value else None,
+                "extrapolated": finding.extrapolated,
+                "device": finding.device,
+                "verdict": finding.verdict,
+                "why": finding.why,
+            }
+        )
+    return pd.DataFrame(rows)
