@@ -124,6 +124,7 @@ MILLISECONDS = {
     "transfer": 3,
     "encode": 4,
     "project": 5,
+    "fuse": 9,
     "prefill": 6,
     "sample": 7,
     "prefill_visual": 8,
@@ -139,7 +140,7 @@ def make_component(kind: str = "encoder", **changes: Any) -> Component:
         "encoder": None if kind == "llm" else point.encoder,
         "connector": point.connector if kind in ("connector", "vlm") else None,
         "llm": None if kind == "encoder" else point.llm,
-        "resolution": point.resolution if kind in ("encoder", "vlm") else None,
+        "resolution": point.resolution if kind in ("encoder", "connector", "vlm") else None,
         "visual_tokens": point.visual_tokens,
         "text_tokens": 24 if kind in ("llm", "vlm") else 0,
         "device": "cpu",
@@ -257,7 +258,7 @@ def make_result(
         component = make_component(
             kind, encoder=None if kind == "llm" else point.encoder, visual_tokens=point.visual_tokens
         )
-        if kind in ("encoder", "vlm"):
+        if kind != "llm":
             component = component.model_copy(update={"resolution": point.resolution})
         keys[kind] = component_key(component, MACHINE)
         each = direct if kind == "vlm" else scales

@@ -10,7 +10,7 @@ bring the total nearest to the published one if it were the published ratio.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ import pandas as pd
 from harness.composition import Result
 from harness.config import Plain, cell_of, sides
 from harness.published import open_published
-from harness.schema import Claim, HarnessError, Point, fingerprint
+from harness.schema import Claim, Encoder, HarnessError, Point, fingerprint
 from harness.scores import figures
 from harness.stats import Interval, blocks_interval
 
@@ -80,8 +80,11 @@ def make_claim(row: Mapping[str, Any], references: Sequence[Point], candidate: P
     )
 
 
-def claims_of(common: Plain, points: Mapping[str, Point], results: Path) -> tuple[list[Claim], set[str]]:
-    """The claims of a sweep with their points, and the cells that are only counted, not measured."""
+def claims_of(
+    common: Plain, points: Mapping[str, Point], results: Path, count: Callable[[Encoder], int]
+) -> tuple[list[Claim], set[str]]:
+    """The claims of a sweep with their points, and the cells that are only counted, not measured; `count` gives the
+    weights of an encoder."""
     listed = (common.get("sweep") or {}).get("claims") or []
     if not listed:
         return [], set()
@@ -97,14 +100,16 @@ def claims_of(common: Plain, points: Mapping[str, Point], results: Path) -> tupl
             timed.update(own)
         candidate = points[own[-1]] if entry.get("candidate") else None
         references = own[: len(entry.get("references") or [])]
-        claims.append(make_claim(row, [points[cell] for cell in references], candidate))
+        claim = make_claim(row, [points[cell] for cell in references], candidate)
+        if claim.kind == "encoder_params_ratio":
+            encoders = [point.encoder for point in (*claim.references, claim.candidate) if point and point.encoder]
+            claim = claim.model_copy(update={"parameters": {encoder.name: count(encoder) for encoder in encoders}})
+        claims.append(claim)
     return claims, cells - timed
 
 
-def find(
-    claims: Iterable[Claim], results: Iterable[Result], root: Path, parameters: Mapping[str, int]
-) -> list[Finding]:
-    """Every claim against each of its references; `parameters`: of each encoder, by name."""
+def find(claims: Iterable[Claim], results: Iterable[Result], root: Path) -> list[Finding]:
+    """Every claim against each of its references."""
     by_point = {fingerprint(result.planned.point): result for result in results}
     stages = read_stages(root)
     found: list[Finding] = []
@@ -113,7 +118,7 @@ def find(
             for reference in claim.references:
                 found += _latency(claim, reference, by_point, stages)
         elif claim.kind in ("token_ratio", "encoder_params_ratio"):
-            found += [_count(claim, reference, parameters) for reference in claim.references]
+            found += [_count(claim, reference) for reference in claim.references]
         elif claim.kind == "score_delta":
             found += [_scores(claim, reference, by_point) for reference in claim.references]
         else:
@@ -210,7 +215,7 @@ def read_stages(results: Path) -> dict[tuple[str, int], dict[str, float]]:
     }
 
 
-def _count(claim: Claim, reference: Point, parameters: Mapping[str, int]) -> Finding:
+def _count(claim: Claim, reference: Point) -> Finding:
     """A ratio of counts, exact."""
     candidate = claim.candidate
     assert candidate is not None
@@ -220,7 +225,7 @@ def _count(claim: Claim, reference: Point, parameters: Mapping[str, int]) -> Fin
     else:
         assert reference.encoder is not None
         assert candidate.encoder is not None
-        one, two = parameters[reference.encoder.name], parameters[candidate.encoder.name]
+        one, two = claim.parameters[reference.encoder.name], claim.parameters[candidate.encoder.name]
         told = f"{one / 1e6:.1f} M and {two / 1e6:.1f} M weights"
     value = one / two
     good = value >= claim.published - claim.rounding - 1e-9

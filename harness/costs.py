@@ -25,7 +25,7 @@ from harness.models.connectors import build_connector
 from harness.models.encoders import VisionEncoder, build_encoder
 from harness.models.fusions import Fused
 from harness.models.llms import build_llm, prefill, splice
-from harness.schema import Component, Work, inputs_of
+from harness.schema import Component, Encoder, Work, inputs_of
 
 META = torch.device("meta")
 
@@ -131,6 +131,11 @@ def parts_of(component: Component) -> dict[str, nn.Module]:
         assert llm is not None
         parts["llm"] = build_llm(llm, component.attention, META, dtype)
     return parts
+
+
+def encoder_parameters(spec: Encoder) -> int:
+    """How many weights an encoder has."""
+    return sum(parameter.numel() for parameter in build_encoder(spec, device=META).parameters())
 
 
 def parameters_of(component: Component) -> int:

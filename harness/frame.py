@@ -103,12 +103,20 @@ def _names(point: Point) -> dict[str, Any]:
     return {
         **named,
         "encoder": point.system.name if point.system else point.encoder.name,
-        "encoder_title": point.system.title if point.system else f"{towers}{tiled}{reduced}",
+        "encoder_title": _system_title(point) if point.system else f"{towers}{tiled}{reduced}",
+        "towers": towers,
         "parts": f"{towers}{tiled}{reduced}{fused} + {point.llm.title}",
         "llm": point.llm.name,
         "llm_title": point.llm.title,
         "stride": point.encoder.stride,
     }
+
+
+def _system_title(point: Point) -> str:
+    """A system's name; with its number of tokens where the connector decides it."""
+    assert point.system is not None
+    assert point.connector is not None
+    return point.system.title + (f", {point.visual_tokens} tokens" if point.connector.title else "")
 
 
 def _latency(result: Result) -> dict[str, Any]:

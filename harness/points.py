@@ -50,8 +50,11 @@ def make_point(config: Plain) -> Point:
         folder = folder_of(checkpoint)
         spec = read_spec(folder)
         check_parts(folder, spec, encoder, connector, llm)
-        if (spec.also, spec.fusion) != (also, fusion):
-            raise HarnessError(f"{folder} was trained with other encoders beside the first, or another fusion")
+        if spec.also or spec.fusion or also or fusion:
+            raise HarnessError(
+                f"{folder}: several encoders, or layers within the LLM that see the image, are timed with random "
+                f"weights only; give checkpoint=random"
+            )
         encoder, connector, llm = spec.encoder, spec.connector, spec.llm
         suites = _suites(config)
     side, tiles = config["resolution"], _positive("tiles", config["tiles"])

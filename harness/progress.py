@@ -1,4 +1,5 @@
-"""What a person sees while a sweep runs: a live line on a terminal, one line per block and per point elsewhere."""
+"""What a person sees while a sweep runs: a live line on a terminal; elsewhere one line per block and point, and one a
+minute while a block goes on."""
 
 from __future__ import annotations
 
@@ -14,6 +15,9 @@ from harness.composition import Result
 from harness.frame import row_of
 from harness.report.tables import milliseconds
 
+MINUTE = 60.0
+"""Seconds between two signs of life in a log."""
+
 
 class Progress:
     """Lines about what is being measured and what is done."""
@@ -24,6 +28,7 @@ class Progress:
         self._expected, self._begin, self._done = seconds, time.monotonic(), 0.0
         # Two refreshes a second: the parent must not take time from what is measured.
         self._status = Status("", console=self.console, refresh_per_second=2) if self.console.is_terminal else None
+        self._said = self._begin
 
     def __enter__(self) -> Self:
         if self._status:
@@ -40,9 +45,12 @@ class Progress:
         """A sign of life."""
         if self._status:
             self._status.update(f"{where}: {what}{self.left()}")
+        elif time.monotonic() - self._said >= MINUTE:
+            self.line(f"  {where}: {what}{self.left()}")
 
     def line(self, text: str) -> None:
         """Something is done."""
+        self._said = time.monotonic()
         self.console.print(text, markup=False)
 
     def advance(self, share: float) -> None:

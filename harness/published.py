@@ -12,7 +12,7 @@ AVG5 = ("GQA", "TextVQA", "POPE", "DocVQA", "SeedBenchI")
 """FastVLM's Avg-5."""
 HERE = Path(__file__).parent.parent / "results" / "published"
 """The data that comes with the project."""
-COLUMNS = {"recipe", "encoder", "llm", "resolution", "metric", "score", "source"}
+COLUMNS = {"recipe", "system", "encoder", "llm", "resolution", "visual_tokens", "metric", "score", "source"}
 
 
 def open_published(results: Path, name: str, columns: set[str]) -> pd.DataFrame:
@@ -36,8 +36,37 @@ def read_scores(results: Path) -> pd.DataFrame:
     return table
 
 
+def encoder_latencies(table: pd.DataFrame, results: Path) -> pd.DataFrame:
+    """Published latencies of the encoders of a table, every series that there is, beside those measured here.
+
+    Columns: encoder, resolution, series, published seconds with device and source, and seconds here.
+    """
+    columns = {"encoder", "resolution", "latency_ms", "device", "runtime", "series", "source"}
+    known = open_published(results, "encoder_latency.csv", columns)
+    rows = []
+    if "encode" in table.columns:
+        shown = table[table["tiles"] == 1].dropna(subset=["encode"]).drop_duplicates(["towers", "resolution"])
+        for row in shown.to_dict("records"):
+            same = (known["encoder"] == row["towers"]) & (known["resolution"] == str(row["resolution"]))
+            rows += [
+                {
+                    "encoder": row["towers"],
+                    "resolution": row["resolution"],
+                    "series": each["series"],
+                    "published": float(each["latency_ms"]) / 1e3,
+                    "device": f"{each['device']}, {each['runtime']}",
+                    "source": each["source"],
+                    "here": row["encode"],
+                    "here_device": row["device_name"],
+                }
+                for each in known[same].to_dict("records")
+            ]
+    return pd.DataFrame(rows)
+
+
 def with_published(table: pd.DataFrame, results: Path, recipe: str) -> pd.DataFrame:
-    """A table of points with the published scores of the same encoder, LLM, resolution and recipe.
+    """A table of points with the published scores of the same encoder or system, LLM, resolution, number of visual
+    tokens and recipe.
 
     Columns `published_<metric>` hold them as shares; `accuracy` is their Avg-5 (as printed, else the mean of its five
     where all are there), `accuracy_source` says whose. A point of which nothing was published has no accuracy.
@@ -49,11 +78,10 @@ def with_published(table: pd.DataFrame, results: Path, recipe: str) -> pd.DataFr
         raise HarnessError(f"published_recipe={recipe}: nothing was published with it; there are: {known}")
     table = table.drop(columns=[name for name in table.columns if name.startswith("accuracy")])
     for index, row in table.iterrows():
-        found = scores[
-            (scores["encoder"] == row["encoder_title"])
-            & (scores["llm"] == row["llm_title"])
-            & (scores["resolution"].astype(str) == str(row["resolution"]))
-        ].dropna(subset=["score"])
+        same = (scores["encoder"] == row.get("towers")) | (scores["system"] == row.get("system_title", ""))
+        for column, value in (("llm", "llm_title"), ("resolution", "resolution"), ("visual_tokens", "visual_tokens")):
+            same &= scores[column] == str(row[value])
+        found = scores[same].dropna(subset=["score"])
         if found.empty:
             continue
         by_metric = {str(metric): float(score) / 100 for metric, score in found[["metric", "score"]].to_numpy()}

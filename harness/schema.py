@@ -696,6 +696,8 @@ class Claim(Noun):
     references: tuple[Point, ...] = ()
     """What the candidate is compared with; several where the public record contradicts itself."""
     candidate: Point | None = None
+    parameters: dict[str, int] = {}
+    """Of a claim about sizes: weights of each side's encoder, by its name."""
 
 
 class Manifest(Noun):

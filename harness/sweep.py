@@ -28,6 +28,8 @@ python -m harness.sweep [+sweep=NAME] [KEY=VALUE[,VALUE...] ...]
 Measures time to first token and accuracy of every point and writes a report.
 
   +sweep=NAME        {sweeps}
+  system=NAME        a whole VLM of the literature from its parts: {systems}
+  vlm=NAME           a published VLM with its weights: {vlms}
   encoder=NAME       {encoders}
   llm=NAME           {llms}
   resolution=N       side of the square input in pixels
@@ -65,7 +67,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def usage() -> str:
     """The help text, with every name there is."""
-    groups = {"sweeps": "sweep", "encoders": "encoder", "llms": "llm", "protocols": "protocol", "suites": "suite"}
+    groups = {
+        "sweeps": "sweep",
+        "systems": "system",
+        "vlms": "vlm",
+        "encoders": "encoder",
+        "llms": "llm",
+        "protocols": "protocol",
+        "suites": "suite",
+    }
     return USAGE.format(**{key: ", ".join(options(group)) for key, group in groups.items()})
 
 
@@ -74,6 +84,7 @@ def run(arguments: Sequence[str]) -> int:
     common, configs = compose_all(arguments)
     # torch takes seconds to import: a mistyped name is answered before that.
     from harness.claims import claims_of
+    from harness.costs import encoder_parameters
     from harness.machine import describe
     from harness.plan import make_plan
     from harness.points import make_point
@@ -84,7 +95,7 @@ def run(arguments: Sequence[str]) -> int:
     direct, seed, timeout = _direct(common["direct"]), _whole("seed", common["seed"]), _seconds(common["timeout"])
     made = {config["cell"]: (make_point(config), command_of(config)) for config in configs}
     root = Path(common["results"])
-    claims, counted = claims_of(common, {cell: point for cell, (point, _) in made.items()}, root)
+    claims, counted = claims_of(common, {cell: point for cell, (point, _) in made.items()}, root, encoder_parameters)
     composed = [pair for cell, pair in made.items() if cell not in counted]
     machines = {device: describe(device) for device in {point.device for point, _ in composed}}
     plan = make_plan(composed, machines, fingerprint_of_rows(), direct, _extrapolate(common["extrapolate"]))
@@ -209,8 +220,8 @@ def command_of(config: Plain) -> str:
 
 
 def _published(common: Plain) -> str:
-    """The recipe whose published scores are joined; empty if accuracy is measured. A sweep may have a default."""
-    asked = common["accuracy"] or (common.get("sweep") or {}).get("accuracy", "measured")
+    """The recipe whose published scores are joined; empty if accuracy is measured."""
+    asked = common["accuracy"]
     if asked not in ("measured", "published"):
         raise HarnessError(f"accuracy={asked}: measured or published is expected")
     return str(common["published_recipe"]) if asked == "published" else ""

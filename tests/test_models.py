@@ -12,7 +12,7 @@ from harness.models.llms import build_llm
 from harness.models.preprocess import pixel_tensor, square
 from harness.models.tokenizer import build_tokenizer
 from harness.models.vlm import Vlm, VlmSpec, load_vlm
-from harness.schema import Encoder, HarnessError, Llm, grid_of
+from harness.schema import Connector, Encoder, HarnessError, Llm, grid_of
 
 
 def encoder_of(name):
@@ -116,8 +116,8 @@ def test_an_encoder_that_timm_does_not_know_is_named_with_near_names():
 
 
 def test_an_unknown_connector_is_named():
-    with pytest.raises(HarnessError, match="unknown connector 'mlp3x'; there are: mlp2x_gelu"):
-        build_connector("mlp3x", 4, 4)
+    with pytest.raises(HarnessError, match="unknown connector 'mlp3x'; there are: average_pool, "):
+        build_connector(Connector(name="mine", kind="mlp3x"), [(4, 4)], 4)
 
 
 def test_prefill_and_decode_equal_one_pass_over_everything(vlm_folder):

@@ -6,25 +6,25 @@ import pytest
 from conftest import ENCODER, LLM, make_point, make_result
 from harness import store
 from harness.frame import frame_of
-from harness.published import HERE, read_scores, with_published
+from harness.published import HERE, encoder_latencies, read_scores, with_published
 from harness.report.tables import readable
 from harness.report.write import write_report
-from harness.schema import HarnessError, Visit
+from harness.schema import Connector, HarnessError, System, Visit
 
 RECIPE = "LLaVA-1.5"
 
 
-def point(encoder, llm, resolution):
+def point(encoder, llm, resolution, stride=64):
     return make_point(
-        encoder=ENCODER.model_copy(update={"title": encoder, "name": encoder}),
+        encoder=ENCODER.model_copy(update={"title": encoder, "name": encoder, "stride": stride, "crop": True}),
         llm=LLM.model_copy(update={"title": llm, "name": llm}),
         resolution=resolution,
     )
 
 
 def results():
-    points = [point("FastViTHD", "Qwen2-0.5B", 1024), point("ViT-L/14", "Vicuna-7B", 320), point("Other", "None", 256)]
-    points[1] = points[1].model_copy(update={"resolution": 336})
+    points = [point("FastViTHD", "Qwen2-0.5B", 1024), point("ViT-L/14", "Vicuna-7B", 336, 14)]
+    points.append(point("Other", "None", 256))
     return [make_result(point=p, right=None) for p in points]
 
 
@@ -83,3 +83,44 @@ def test_every_published_figure_has_its_source():
         table = pd.read_csv(HERE / f"{name}.csv")
         assert len(table) > 10
         assert table["source"].notna().all()
+
+
+def test_a_system_has_the_scores_of_its_name_and_number_of_tokens(tmp_path):
+    system = System(name="m3_7b", title="LLaVA-1.5-M3-7B", source="tests")
+    pooled = Connector(name="m3_36", title="M3 to 36", kind="average_pool", args={"shrink": 4}, shrink=4)
+    whole = point("ViT-L/14", "Vicuna-7B", 336, 14)
+    fewer = whole.model_copy(update={"system": system, "connector": pooled})
+    table = with_published(frame_of([make_result(point=p, right=None) for p in (whole, fewer)]), tmp_path, RECIPE)
+    assert table["published_POPE"].tolist() == pytest.approx([0.859, 0.855])
+    assert table["published_TextVQA"].isna().tolist() == [False, True]
+    assert table["accuracy"].isna().tolist() == [False, True]  # Avg-5 needs its five
+    assert table["encoder_title"].tolist() == ["ViT-L/14", "LLaVA-1.5-M3-7B, 36 tokens"]
+
+
+def test_both_series_of_fastvithds_latencies_stand_side_by_side(tmp_path):
+    table = encoder_latencies(frame_of(results()), tmp_path)
+    both = table[table["encoder"] == "FastViTHD"]
+    assert both["series"].tolist() == ["main", "table4"]
+    assert both["published"].tolist() == pytest.approx([0.1163, 0.2356])
+    assert both["here"].tolist() == pytest.approx([4 * 1.035e-3] * 2)
+    assert table["encoder"].tolist() == ["FastViTHD", "FastViTHD", "ViT-L/14"]
+
+
+def test_a_picture_for_each_metric_that_more_points_have_than_the_average(tmp_path):
+    found = results()
+    for result in found:
+        for blocks in result.visits.values():
+            for visit in blocks.values():
+                store.append(tmp_path, visit)
+    path = tmp_path / "published" / "accuracy.csv"
+    path.parent.mkdir()
+    path.write_text(
+        "recipe,system,encoder,llm,resolution,visual_tokens,metric,score,source\n"
+        "r,,FastViTHD,Qwen2-0.5B,1024,256,POPE,80,t\nr,,ViT-L/14,Vicuna-7B,336,576,POPE,70,t\n"
+        "r,,Other,None,256,16,POPE,60,t\n"
+    )
+    store.write_manifest(tmp_path, "mine", "Mine", [result.planned for result in found], "command", "r")
+    folder, _ = write_report(tmp_path, "mine", tmp_path / "reports")
+    assert (folder / "published-POPE.png").is_file()
+    assert not (folder / "frontier.png").exists()
+    assert "Published latencies of the same encoders" in (folder / "index.html").read_text()

@@ -132,7 +132,7 @@ class Composed:
     def prepare(self, shown: Shown, texts: Sequence[str]) -> Prepared:
         """Pixels (1, 3, R, R), and prompts with a `PLACE` for each visual token."""
         pixels = pixel_tensor(shown[0], self.vlm.spec.encoder, self.resolution)
-        count = self.vlm.spec.encoder.visual_tokens(self.resolution)
+        count = self.vlm.spec.connector.visual_tokens(self.vlm.spec.encoder.visual_tokens(self.resolution))
         prompts = []
         for text in texts:
             before, after = self.vlm.question_ids(text)

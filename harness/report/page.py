@@ -15,6 +15,7 @@ from harness.report.tables import (
     milliseconds,
     readable,
     readable_claims,
+    readable_latencies,
     readable_ranks,
     readable_scores,
 )
@@ -64,6 +65,7 @@ def write_page(
     folder: Path,
     findings: Sequence[Finding] = (),
     ranks: pd.DataFrame | None = None,
+    latencies: pd.DataFrame | None = None,
 ) -> None:
     """Write `index.html` beside the pictures that it shows."""
     environment = jinja2.Environment(
@@ -74,6 +76,7 @@ def write_page(
     detail = readable_scores(scores)
     claims = readable_claims(findings)
     order = readable_ranks(pd.DataFrame() if ranks is None else ranks)
+    series = readable_latencies(pd.DataFrame() if latencies is None else latencies)
     notes = sorted({note for note in table.get("no_accuracy", []) if note})
     page = environment.get_template("page.html").render(
         title=manifest.title,
@@ -92,6 +95,8 @@ def write_page(
         claim_rows=claims.to_numpy().tolist(),
         rank_columns=list(order.columns),
         rank_rows=order.to_numpy().tolist(),
+        series_columns=list(series.columns),
+        series_rows=series.to_numpy().tolist(),
         score_columns=list(detail.columns),
         score_rows=detail.to_numpy().tolist(),
         on_frontier=table["on_frontier"].tolist() if not table.empty else [],

@@ -207,6 +207,25 @@ def readable_ranks(ranks: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def readable_latencies(latencies: pd.DataFrame) -> pd.DataFrame:
+    """Published encoder latencies beside those here, each series apart, as text."""
+    return pd.DataFrame(
+        [
+            {
+                "encoder": row["encoder"],
+                "px": str(row["resolution"]),
+                "published ms": f"{row['published'] * 1e3:.1f}",
+                "series": row["series"],
+                "on": row["device"],
+                "source": row["source"],
+                "here ms": f"{row['here'] * 1e3:.1f}",
+                "here over published": f"{row['here'] / row['published']:.1f}",
+            }
+            for row in latencies.to_dict("records")
+        ]
+    )
+
+
 def write_claims(findings: Sequence[Finding], ranks: pd.DataFrame, folder: Path) -> None:
     """`claims.csv` and `claims.md`, where a sweep has claims."""
     if findings:

@@ -14,11 +14,11 @@ from harness import store
 from harness.claims import find, ranking
 from harness.composition import Result, load_results
 from harness.frame import frame_of, frontier_of, scores_of
-from harness.published import with_published
+from harness.published import encoder_latencies, with_published
 from harness.report.figures import draw_claims, draw_figures
 from harness.report.page import write_page
 from harness.report.tables import write_claims, write_tables
-from harness.schema import Claim, Entry
+from harness.schema import Entry
 from harness.submissions import write_submission
 
 
@@ -36,32 +36,21 @@ def write_report(results: Path, sweep: str, reports: Path) -> tuple[Path, list[R
             if exam.score is not None and exam.suite.submission:
                 write_submission(exam, point.planned.point.name, folder / "submissions")
     table = frame_of(points)
+    latencies = pd.DataFrame()
     if manifest.published and not table.empty:
+        latencies = encoder_latencies(table, results)
         table = with_published(table, results, manifest.published)
         table["on_frontier"] = frontier_of(table)
     for old in (*folder.glob("*.png"), *folder.glob("*.svg")):
         old.unlink()  # a picture of an earlier run must not stand beside this one's numbers
     scores = scores_of(points)
     write_tables(table, scores, folder)
-    findings = find(manifest.claims, points, results, encoder_parameters(manifest.claims))
+    findings = find(manifest.claims, points, results)
     ranks = ranking(points) if findings else pd.DataFrame()
     write_claims(findings, ranks, folder)
     figures = draw_claims(findings, table, folder) + draw_figures(table, folder)
-    write_page(manifest, table, scores, figures, folder, findings, ranks)
+    write_page(manifest, table, scores, figures, folder, findings, ranks, latencies)
     return folder, points
-
-
-def encoder_parameters(claims: Iterable[Claim]) -> dict[str, int]:
-    """Weights of every encoder that a claim about sizes names, counted without making them."""
-    from harness.models.encoders import build_encoder  # a page without such a claim needs no torch
-
-    counts: dict[str, int] = {}
-    for claim in claims:
-        points = [*claim.references, claim.candidate] if claim.kind == "encoder_params_ratio" else []
-        for encoder in [point.encoder for point in points if point is not None]:
-            if encoder is not None and encoder.name not in counts:
-                counts[encoder.name] = sum(p.numel() for p in build_encoder(encoder, device="meta").parameters())
-    return counts
 
 
 def _write_lines(path: Path, entries: Iterable[Entry]) -> None:

@@ -1,0 +1,27 @@
+"""What a person sees of long work, on a clock moved by hand."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from harness.progress import MINUTE, Progress, readable
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(12.4, "12 s"), (99, "99 s"), (600, "10 min"), (7300, "2 h")])
+def test_a_duration_is_told_in_the_unit_that_fits(seconds, said):
+    assert readable(seconds) == said
+
+
+def test_a_log_gets_a_sign_of_life_a_minute(clock, monkeypatch):
+    monkeypatch.setattr("harness.progress.time.monotonic", clock)
+    log = io.StringIO()
+    progress = Progress(600, Console(file=log, soft_wrap=True))
+    for _ in range(130):
+        clock.advance(1)
+        progress.doing("block 1/3", "timing")
+    assert [line.partition("  (")[0] for line in log.getvalue().splitlines()] == ["  block 1/3: timing"] * 2
+    clock.advance(MINUTE - 20)
+    progress.line("block 1/3: done")  # somebody has just heard something
+    progress.doing("block 2/3", "timing")
+    assert log.getvalue().splitlines()[-1] == "block 1/3: done"
