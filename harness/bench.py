@@ -36,7 +36,8 @@ from harness.stats import half_width, spread, sum_passes
 from harness.telemetry import Reading, mark
 
 FEWEST = 6
-"""Samples that even a slow component gets: with fewer the median has no 95% interval."""
+"""Samples that even a slow component gets, unless the protocol asks for fewer: with fewer the median of a visit has no
+95% interval."""
 SETTLED = 40
 """Samples from which the noise itself may be called settled: it is when the spread between the quartiles of the first
 half, of three quarters and of all of them differ by less than 5%."""

@@ -2,9 +2,10 @@
 
 A claim compares a reference with a candidate. Latency claims are ratios on this device, block by block, under two
 definitions of time to first token: the article's (`ttft_paper`) and what a person waits for (`ttft_user`). Counts of
-tokens and parameters are exact. A latency claim `holds` if what was measured, with its interval, reaches the published
-value, to the rounding in which it was printed; otherwise it `differs`, and the stage is named whose own ratio would
-bring the total nearest to the published one if it were the published ratio.
+tokens and parameters are exact. A latency claim `holds` if what was measured reaches the published value, to the
+rounding in which it was printed; it `differs` if not even the upper end of the 95% interval does, and then the stage is
+named whose own ratio would bring the total nearest to the published one if it were the published ratio. Between the two
+it is `undecided`: more blocks would tell.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from harness.stats import Interval, blocks_interval
 LATENCY = ("ttft_ratio", "ttft_reduction")
 """Kinds of claims whose points must be measured."""
 DEFINITIONS = ("ttft_paper", "ttft_user")
-STAGES = {"encode": "encode", "prefill": "prefill_visual"}
-"""Stages of the published totals, and what they are called here."""
+PREFILL = {"ttft_paper": "prefill_visual", "ttft_user": "prefill"}
+"""The prefill that each definition holds; what was published is over visual tokens alone."""
 SUITES = {"TextVQA": "textvqa", "DocVQA": "docvqa"}
-Verdict = Literal["holds", "differs", "cannot be measured here"]
+Verdict = Literal["holds", "differs", "undecided", "cannot be measured here"]
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,11 @@ def find(claims: Iterable[Claim], results: Iterable[Result], root: Path) -> list
 
 def title_of(point: Point) -> str:
     """A side of a claim on a page."""
-    assert point.encoder is not None
-    name = point.system.title if point.system else point.encoder.title
+    if point.published is not None:
+        name = point.published.title
+    else:
+        assert point.encoder is not None
+        name = point.system.title if point.system else point.encoder.title
     return f"{name} @{point.side}"
 
 
@@ -152,20 +156,37 @@ def _latency(
         return [Finding(claim, *names, d, None, "cannot be measured here", why) for d in DEFINITIONS]
     first, second = good
     machine = next(iter(next(iter(first.visits.values())).values())).machine
+    extended = bool(first.depths or second.depths)
     found = []
     for definition in DEFINITIONS:
         one, two = first.composed(definition), second.composed(definition)
-        value = blocks_interval([ratio(claim, one[b], two[b]) for b in one.keys() & two.keys()], positive=False)
-        reached = value.high if math.isfinite(value.high) else value.value
-        if reached >= claim.published - claim.rounding:
-            more = value.value / claim.published
-            why = f"{more:.1f} times the published value" if more > 1 + claim.rounding / claim.published else ""
-            verdict: Verdict = "holds"
-        else:
-            verdict, why = "differs", explain(claim, first, second, definition, stages)
-        extended = bool(first.depths or second.depths)
+        ratios = [ratio(claim, one[block], two[block]) for block in sorted(one.keys() & two.keys())]
+        if not ratios:
+            why = f"no block has {definition} of both"
+            found.append(Finding(claim, *names, definition, None, "cannot be measured here", why))
+            continue
+        value = blocks_interval(ratios, positive=claim.kind == "ttft_ratio")
+        verdict, why = judge(claim, value)
+        if verdict != "holds":
+            why = "; ".join(filter(None, [why, explain(claim, first, second, definition, stages)]))
         found.append(Finding(claim, *names, definition, value, verdict, why, extended, machine.device_name))
     return found
+
+
+def judge(claim: Claim, value: Interval) -> tuple[Verdict, str]:
+    """A measured value against the published one, and how far it is from it."""
+    least, share = claim.published - claim.rounding - 1e-9, value.value / claim.published
+    told = f"{share:.2f} of the published value"
+    if value.value >= least:
+        return (
+            "holds",
+            f"{share:.1f} times the published value" if value.value > claim.published + claim.rounding else "",
+        )
+    if math.isinf(value.high):
+        return "undecided", f"{told}, in one block"
+    if value.high >= least:
+        return "undecided", f"{told}, which the interval still holds"
+    return "differs", told
 
 
 def explain(
@@ -175,16 +196,14 @@ def explain(
     definition: str,
     stages: Mapping[tuple[str, int], dict[str, float]],
 ) -> str:
-    """By which factor a claim differs, and the stage that explains it."""
-    here = {name: [_median(side, stage) for side in (first, second)] for name, stage in STAGES.items()}
-    totals = [_median(side, definition) for side in (first, second)]
-    value = ratio(claim, *totals)
-    said = f"{value / claim.published:.2f} of the published value"
+    """The stage that explains why a claim is not reached; empty where its published stages are not known."""
     published = [stages.get(_key(side.planned.point)) for side in (first, second)]
     if published[0] is None or published[1] is None:
-        return said
+        return ""
+    totals = [_median(side, definition) for side in (first, second)]
     nearest, text = math.inf, ""
-    for name, (mine, other) in here.items():
+    for name, stage in (("encode", "encode"), ("prefill", PREFILL[definition])):
+        mine, other = (_median(side, stage) for side in (first, second))
         theirs = published[0][name] / published[1][name]
         swapped = ratio(claim, totals[0] - mine + other * theirs, totals[1])
         if abs(swapped - claim.published) < nearest:
@@ -192,7 +211,7 @@ def explain(
             text = (
                 f"{name} explains it: reference over candidate is {theirs:.3g} as published and {mine / other:.3g} here"
             )
-    return f"{said}; {text}"
+    return text
 
 
 def _median(result: Result, name: str) -> float:
@@ -200,19 +219,20 @@ def _median(result: Result, name: str) -> float:
 
 
 def _key(point: Point) -> tuple[str, int]:
-    return (point.system.name if point.system else "", point.side)
+    return (point.system.name if point.system and not point.system.changed else "", point.side)
 
 
 def read_stages(results: Path) -> dict[tuple[str, int], dict[str, float]]:
     """`published/system_latency.csv`: milliseconds of encoding and prefill, by system and side of the input."""
     table = open_published(results, "system_latency.csv", {"system", "resolution", "encode_ms", "prefill_ms", "source"})
-    return {
-        (str(row["system"]), int(row["resolution"])): {
-            "encode": float(row["encode_ms"]),
-            "prefill": float(row["prefill_ms"]),
-        }
-        for row in table.to_dict("records")
-    }
+    found = {}
+    for row in table.to_dict("records"):
+        try:
+            times = {"encode": float(row["encode_ms"]), "prefill": float(row["prefill_ms"])}
+            found[str(row["system"]), int(row["resolution"])] = times
+        except ValueError as error:
+            raise HarnessError(f"system_latency.csv: {row['system']}: {error}") from error
+    return found
 
 
 def _count(claim: Claim, reference: Point) -> Finding:
@@ -244,7 +264,7 @@ def _scores(claim: Claim, reference: Point, results: Mapping[str, Result]) -> Fi
     exams = [side.exams.get(suite) if side is not None else None for side in pair]
     scores = [figures(exam.score)[0].value for exam in exams if exam is not None and exam.score is not None]
     if len(scores) < 2:
-        why = "an accuracy needs trained weights, here they are random: give both sides a checkpoint"
+        why = "an accuracy needs trained weights; those of both sides are random here"
         return Finding(claim, *names, "scores", None, "cannot be measured here", why)
     value = 100 * (scores[1] - scores[0])
     good = value >= claim.published - claim.rounding

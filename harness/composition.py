@@ -163,11 +163,9 @@ class Result:
         first, middle, last = self.depths
         times = {depth: self.stage(f"llm@{depth}", "prefill") for depth in self.depths}
         share = (middle - first) / (last - first)
-        found = [
-            times[middle][block] / ((1 - share) * times[first][block] + share * times[last][block]) - 1
-            for block in self._usable(self.parts)
-        ]
-        return blocks_interval(found, positive=False)
+        blocks = sorted(set.intersection(*(set(each) for each in times.values())))
+        found = [times[middle][b] / ((1 - share) * times[first][b] + share * times[last][b]) - 1 for b in blocks]
+        return blocks_interval(found, positive=False) if found else None
 
     def times(self) -> dict[str, Interval]:
         """Every stage and TTFT with the interval over blocks; `ttft_fused` where a whole VLM was measured."""
@@ -190,8 +188,9 @@ class Result:
         return self.whole == "vlm"
 
     def residual(self, name: str) -> Interval | None:
-        """Composed over direct, minus 1, paired by block; None where the VLM was not measured directly."""
-        if not self.direct:
+        """Composed over direct, minus 1, paired by block; None where the VLM was not measured directly, and for sums
+        that hold `prefill_visual` where a fusion runs within it."""
+        if not self.direct or ("prefill_visual" in TTFTS.get(name, ()) and self.planned.point.fusion is not None):
             return None
         sums, whole = self.composed(name), self.stage("vlm", name)
         ratios = [sums[block] / whole[block] for block in sums.keys() & whole.keys()]

@@ -155,10 +155,12 @@ def compose_all(arguments: Sequence[str], root: str = "config") -> tuple[Plain, 
         fixed += own
         common = _one([*fixed, *firsts], root)
         grids = sweep.get("grids") or [side for claim in sweep.get("claims") or [] for side in sides(claim)] or [{}]
-        if sweep.get("claims") and (taken := given & PARTS):
-            raise HarnessError(
-                f"{sorted(taken)[0]}=...: the claims name their own; measure other points without +sweep"
-            )
+        if sweep.get("claims"):
+            taken = sorted(key for key in given if key.partition(".")[0] in PARTS)
+            if taken or swept:
+                raise HarnessError(
+                    f"{[*taken, *swept][0]}=...: claims name their own points, and are measured one way at a time"
+                )
         alone = [o.input_line for o in overrides if not o.is_sweep_override() and _decides(o)]
         alone += [option for option in own if option.partition("=")[0] not in HOUSEKEEPING]
         points: dict[str, Plain] = {}

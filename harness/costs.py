@@ -9,7 +9,8 @@ distance to it is memory traffic between operations.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
@@ -25,7 +26,7 @@ from harness.models.connectors import build_connector
 from harness.models.encoders import VisionEncoder, build_encoder
 from harness.models.fusions import Fused
 from harness.models.llms import build_llm, prefill, splice
-from harness.schema import Component, Encoder, Work, inputs_of
+from harness.schema import Component, Encoder, HarnessError, Work, inputs_of
 
 META = torch.device("meta")
 
@@ -139,11 +140,27 @@ def encoder_parameters(spec: Encoder) -> int:
 
 
 def parameters_of(component: Component) -> int:
-    """How many weights the component has."""
-    return sum(parameter.numel() for part in parts_of(component).values() for parameter in part.parameters())
+    """How many weights the component has; `HarnessError` if its parts do not fit each other."""
+    with named(component):
+        return sum(parameter.numel() for part in parts_of(component).values() for parameter in part.parameters())
+
+
+@contextmanager
+def named(component: Component) -> Iterator[None]:
+    """What cannot be put together is the asker's fault, and told in one line."""
+    try:
+        yield
+    except (TypeError, ValueError, RuntimeError, AssertionError, KeyError) as error:
+        raise HarnessError(f"{component.name}: its parts do not fit: {' '.join(str(error).split())[:300]}") from error
 
 
 def work_of(component: Component) -> dict[str, Work]:
+    """The work of each of a component's stages that computes; `HarnessError` if its parts do not fit each other."""
+    with named(component):
+        return _work_of(component)
+
+
+def _work_of(component: Component) -> dict[str, Work]:
     """The work of each of a component's stages that computes: `encode`, `project`, `fuse`, `prefill`,
     `prefill_visual`. In a whole VLM the layers of a fusion run within its prefill; they are counted apart."""
     dtype: torch.dtype = getattr(torch, component.dtype)
@@ -167,9 +184,8 @@ def work_of(component: Component) -> dict[str, Work]:
     if "fusion" in parts:
         assert component.fusion is not None
         assert component.llm is not None
-        fused, length = parts["fusion"], component.visual_tokens + component.text_tokens
-        if component.fusion.in_sequence:
-            length = component.visual_tokens
+        fused = parts["fusion"]
+        length = component.visual_tokens if component.fusion.in_sequence else component.text_tokens
         hidden = torch.empty(1, length, component.llm.config["hidden_size"], device=META, dtype=dtype)
         memory = torch.empty(component.fusion.memory, device=META, dtype=dtype)
         works["fuse"] = count(fused, lambda: fused(hidden, memory), [hidden, memory])

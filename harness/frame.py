@@ -98,7 +98,10 @@ def _names(point: Point) -> dict[str, Any]:
     towers = " + ".join(encoder.title for encoder in (point.encoder, *point.also))
     tiled = f", {point.tiles} tiles" if point.tiles > 1 else ""
     reduced = f", {point.connector.title}" if point.connector.title else ""
-    named = {"system": point.system.name, "system_title": point.system.title} if point.system else {}
+    named = {}
+    if point.system:
+        own = "" if point.system.changed else point.system.title  # a changed one is nobody's published system
+        named = {"system": point.system.name, "system_title": own}
     fused = f", {point.fusion.title}" if point.fusion else ""
     return {
         **named,
@@ -116,7 +119,8 @@ def _system_title(point: Point) -> str:
     """A system's name; with its number of tokens where the connector decides it."""
     assert point.system is not None
     assert point.connector is not None
-    return point.system.title + (f", {point.visual_tokens} tokens" if point.connector.title else "")
+    changed = "".join(f", {override}" for override in point.system.changed)
+    return point.system.title + (f", {point.visual_tokens} tokens" if point.connector.title else "") + changed
 
 
 def _latency(result: Result) -> dict[str, Any]:
@@ -156,6 +160,10 @@ def _latency(result: Result) -> dict[str, Any]:
             if (found := result.efficiency(kind, stage)) is not None:
                 row |= _columns(f"{stage}_efficiency", found.share)
                 row |= {f"{stage}_floor": found.floor, f"{stage}_bound": found.bound}
+            continue
+        if f"{kind}@1" in result.parts:  # several encoders: the percentiles of their sum are not known
+            if (found := result.efficiency(kind, stage)) is not None:
+                row |= _columns(f"{stage}_efficiency", found.share)
             continue
         samples, worth, correlation = result.evidence(kind, stage)
         row |= {f"{stage}_samples": samples, f"{stage}_effective_samples": worth, f"{stage}_lag1": correlation}

@@ -49,7 +49,6 @@ MEMORY = 0.6
 DEPTHS = (2, 5, 8)
 """Layers that such an LLM is measured with: a line through the first and the last, the one between checks it."""
 Extrapolate = Literal["auto", "always", "never"]
-DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 @dataclass
@@ -78,9 +77,9 @@ class Plan:
         """Bytes of a component's weights."""
         if (published := self.components[key].published) is not None:
             folder = folder_of_hub(published.path, published.revision)
-            return parameters_of_hub(folder) * DTYPE_BYTES[self.components[key].dtype]
+            return parameters_of_hub(folder) * bytes_of(self.components[key])
         stages = {name: work.parameters for name, work in self.work(key).items() if name != "prefill_visual"}
-        return sum(stages.values()) * DTYPE_BYTES[self.components[key].dtype]
+        return sum(stages.values()) * bytes_of(self.components[key])
 
     def missing(self, visits: Mapping[str, Mapping[int, Visit]], force: bool = False) -> list[list[str]]:
         """For each block the keys of the components that it has to visit; blocks with nothing to do are empty."""
@@ -211,12 +210,17 @@ def components_of(point: Point) -> list[Component]:
     ]
 
 
+def bytes_of(component: Component) -> int:
+    """Bytes of one of a component's weights."""
+    return int(getattr(torch, component.dtype).itemsize)
+
+
 def fits(component: Component, machine: Machine) -> bool:
     """Whether a component's weights leave enough memory to work with."""
     memory = machine.memory_bytes
     if component.device == "cuda":
         memory = torch.cuda.get_device_properties(0).total_memory
-    return parameters_of(component) * DTYPE_BYTES[component.dtype] <= MEMORY * memory
+    return parameters_of(component) * bytes_of(component) <= MEMORY * memory
 
 
 def spread_depths(parts: Mapping[str, Component]) -> dict[str, Component]:
@@ -280,8 +284,8 @@ def estimate_visit(component: Component, work: Mapping[str, Work], ceilings: Cei
     """Seconds that a visit will take: the model on paper.
 
     A pass takes its work at `EFFICIENCY` of the device's matrix product; a visit its warm-up, passes until
-    `max_seconds` or `max_samples` (but six in any case), one at the begin of each round if they are short, and repeats,
-    after its weights were made.
+    `max_seconds` or `max_samples` (but six in any case, or `min_samples`), one at the begin of each round if they are
+    short, and repeats, after its weights were made.
     """
     rules = component.protocol
     if not work:  # a published VLM: two passes of a second or so, until it has been measured

@@ -43,7 +43,7 @@ def make_point(config: Plain) -> Point:
     llm = _noun(Llm, config["llm"], "llm")
     connector = _noun(Connector, config["connector"], "connector")
     fusion = _noun(Fusion, config["fusion"], "fusion") if config.get("fusion") else None
-    system = _noun(System, config["system"], "system") if config.get("system") else None
+    system = _system(config)
     checkpoint = find_checkpoint(encoder, llm, str(config["checkpoint"]))
     suites: tuple[Suite, ...] = ()
     if checkpoint:
@@ -63,7 +63,7 @@ def make_point(config: Plain) -> Point:
         raise HarnessError(f"tiles={tiles}: {checkpoint} was trained on one image at a time; give checkpoint=random")
     if tiles > 1 and also:
         raise HarnessError(f"tiles={tiles}: only one encoder can see tiles, here are {1 + len(also)}")
-    return Point(
+    point = Point(
         system=system,
         tiles=tiles,
         encoder=encoder,
@@ -77,6 +77,33 @@ def make_point(config: Plain) -> Point:
         suites=suites,
         **_place(config),
     )
+    if fusion is not None:
+        check_fusion(fusion, point)
+    return point
+
+
+def _system(config: Plain) -> System | None:
+    """The named system, with the overrides that change its parts."""
+    if not config.get("system"):
+        return None
+    found: System = _noun(System, config["system"], "system")
+    keys = ("encoder", "also", "connector", "fusion", "llm")
+    changed = [o for o in config.get("overrides", ()) if o.partition("=")[0].lstrip("+").partition(".")[0] in keys]
+    return found.model_copy(update={"changed": tuple(changed)})
+
+
+def check_fusion(fusion: Fusion, point: Point) -> None:
+    """Refuse a fusion that looks at something else than what the connector gives, or has no place in the LLM."""
+    rows, keys, _ = fusion.memory
+    expected = rows if fusion.in_sequence else keys
+    if expected != point.visual_tokens:
+        raise HarnessError(f"fusion {fusion.name} is made for {expected} visual tokens, here are {point.visual_tokens}")
+    assert point.llm is not None
+    layers = point.llm.config["num_hidden_layers"]
+    if fusion.first + (fusion.count - 1) * fusion.every >= layers:
+        raise HarnessError(
+            f"fusion {fusion.name}: {point.llm.name} has {layers} layers, no place for {fusion.count} more"
+        )
 
 
 def _published(config: Plain) -> Point:

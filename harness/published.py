@@ -44,8 +44,9 @@ def encoder_latencies(table: pd.DataFrame, results: Path) -> pd.DataFrame:
     columns = {"encoder", "resolution", "latency_ms", "device", "runtime", "series", "source"}
     known = open_published(results, "encoder_latency.csv", columns)
     rows = []
-    if "encode" in table.columns:
-        shown = table[table["tiles"] == 1].dropna(subset=["encode"]).drop_duplicates(["towers", "resolution"])
+    if {"encode", "towers"} <= set(table.columns):
+        place = ["towers", "resolution", "machine", "dtype", "threads"]
+        shown = table[table["tiles"] == 1].dropna(subset=["encode", "towers"]).drop_duplicates(place)
         for row in shown.to_dict("records"):
             same = (known["encoder"] == row["towers"]) & (known["resolution"] == str(row["resolution"]))
             rows += [
@@ -57,7 +58,7 @@ def encoder_latencies(table: pd.DataFrame, results: Path) -> pd.DataFrame:
                     "device": f"{each['device']}, {each['runtime']}",
                     "source": each["source"],
                     "here": row["encode"],
-                    "here_device": row["device_name"],
+                    "here_device": f"{row['device_name']} ({row['device']}, {row['dtype']}, {row['threads']} threads)",
                 }
                 for each in known[same].to_dict("records")
             ]
@@ -78,7 +79,9 @@ def with_published(table: pd.DataFrame, results: Path, recipe: str) -> pd.DataFr
         raise HarnessError(f"published_recipe={recipe}: nothing was published with it; there are: {known}")
     table = table.drop(columns=[name for name in table.columns if name.startswith("accuracy")])
     for index, row in table.iterrows():
-        same = (scores["encoder"] == row.get("towers")) | (scores["system"] == row.get("system_title", ""))
+        same = scores["encoder"] == row.get("towers")
+        if isinstance(row.get("system_title"), str) and row["system_title"]:
+            same |= scores["system"] == row["system_title"]
         for column, value in (("llm", "llm_title"), ("resolution", "resolution"), ("visual_tokens", "visual_tokens")):
             same &= scores[column] == str(row[value])
         found = scores[same].dropna(subset=["score"])

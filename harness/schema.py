@@ -136,6 +136,8 @@ class System(Noun):
     """At its own resolution, as published."""
     source: str
     """Where its parts and the numbers come from, and what here differs from it."""
+    changed: tuple[str, ...] = ()
+    """Overrides of its parts (`llm=qwen2_1_5b`): then it is not the published system any more."""
 
 
 class Llm(Noun):
@@ -232,7 +234,8 @@ class Protocol(Noun):
     precision: float = Field(gt=0)
     """Stop when the half-width of the 95% interval of the median is within this share of it."""
     max_seconds: float = Field(gt=0)
-    """Stop after this long, whatever the precision, but with no fewer than six samples; the reason is recorded."""
+    """Stop after this long, whatever the precision, but with no fewer than six samples, or `min_samples` if that is
+    less; the reason is recorded."""
     text_tokens: int = Field(ge=2)
     """Length of the prompt beside the image, of every model (FastVLM's template with a short question: 24)."""
     lost: float = Field(default=0.02, gt=0)
@@ -310,7 +313,7 @@ class Point(Noun):
         if self.published is not None:
             return f"{self.published.name} {self.resolution}px"
         if self.system is not None:
-            return f"{self.system.name} {self.side}px"
+            return " ".join([self.system.name, f"{self.side}px", *self.system.changed])
         assert self.encoder is not None
         assert self.llm is not None
         tiled = f" in {self.tiles} tiles" if self.tiles > 1 else ""
@@ -354,7 +357,7 @@ class Component(Noun):
 
     The latency of an encoder depends on its architecture and the resolution, that of an LLM on its architecture and
     the number of tokens. So a grid of E encoders x R resolutions x L LLMs is E x R encoders and one LLM for each
-    distinct number of tokens, and a point's time to first token is composed of three of them.
+    distinct number of tokens, and a point's time to first token is composed of them.
     """
 
     kind: Literal["encoder", "connector", "fusion", "llm", "vlm", "published"]
@@ -657,8 +660,11 @@ def inputs_of(component: Component) -> list[tuple[int, int]]:
 
 def modules_of(component: Component) -> str:
     """Equal for components that share their modules: what resolution and token counts do not change."""
-    same = {"resolution", "tiles", "visual_tokens", "text_tokens", "protocol"}
-    return component.model_dump_json(exclude=same - ({"resolution"} if component.kind == "connector" else set()))
+    same = {"tiles", "visual_tokens", "text_tokens", "protocol"}
+    plain = component.connector is None or component.connector.visual_tokens(4096) == 4096
+    if component.kind in ("encoder", "llm") or (component.kind == "vlm" and plain):  # others may tell places apart
+        same |= {"resolution"}
+    return component.model_dump_json(exclude=same)
 
 
 def question_key(point: Point, suite: Suite, machine: Machine, rows: str) -> str:

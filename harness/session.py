@@ -41,7 +41,9 @@ class Session:
             for block, keys in enumerate(todo):
                 begin, disturbed, position = time.monotonic(), 0, 0
                 for batch in batches(self.plan, set(keys) - failed, self.seed, block, together):
-                    visits = self._visit(batch, block, position, f"block {block + 1}/{len(todo)}, {done}/{total} done")
+                    visits = self._visit(
+                        batch, block, position, f"block {block + 1}/{len(todo)}, {done + position}/{total} done"
+                    )
                     position += sum(map(len, batch))
                     last = {visit.key: visit for visit in visits}
                     disturbed += sum(visit.disturbed for visit in last.values())

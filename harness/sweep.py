@@ -97,6 +97,8 @@ def run(arguments: Sequence[str]) -> int:
     root = Path(common["results"])
     claims, counted = claims_of(common, {cell: point for cell, (point, _) in made.items()}, root, encoder_parameters)
     composed = [pair for cell, pair in made.items() if cell not in counted]
+    if not composed:
+        raise HarnessError("nothing has to be measured: all claims of this sweep are about counts")
     machines = {device: describe(device) for device in {point.device for point, _ in composed}}
     plan = make_plan(composed, machines, fingerprint_of_rows(), direct, _extrapolate(common["extrapolate"]))
     if recipe := _published(common):
@@ -121,6 +123,8 @@ def run(arguments: Sequence[str]) -> int:
     if common["dry_run"]:
         _dry_run(plan, todo, asked, _estimate(plan, todo, asked, visits, exams))
         return 0
+    for key in plan.components:
+        plan.work(key)  # parts that do not fit each other are said before anything is written
     title = (common.get("sweep") or {}).get("title", name)
     command = shlex.join(["python", "-m", "harness.sweep", *arguments])
     store.write_manifest(root, name, title, plan.points, command, recipe, claims)

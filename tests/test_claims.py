@@ -5,12 +5,13 @@ import shutil
 import pandas as pd
 import pytest
 
-from conftest import ENCODER, LLM, MACHINE, make_point, make_result
+from conftest import ENCODER, LLM, MACHINE, make_point, make_result, make_visit
 from harness import store
 from harness.claims import claims_of, find, make_claim, ranking, read_claims, read_stages, rounding, table_of
 from harness.composition import Result
 from harness.config import cell_of, compose_all
 from harness.published import HERE
+from harness.report.tables import readable_ranks
 from harness.report.write import write_report
 from harness.schema import HarnessError, System
 from harness.sweep import main
@@ -21,7 +22,9 @@ def point(name, side=128, **changes):
     return make_point(system=system, resolution=side, **changes)
 
 
-FAST, SLOW = point("fast"), point("slow")
+WIDE = LLM.model_copy(update={"config": {**LLM.config, "hidden_size": 64}})
+LARGE = ENCODER.model_copy(update={"args": {**ENCODER.args, "mlp_ratios": [2, 1, 1, 1, 1]}})
+FAST, SLOW = point("fast"), point("slow", encoder=LARGE, llm=WIDE)
 ROW = {"id": "a", "statement": "fast is 3x faster", "kind": "ttft_ratio", "published_value": "3.0", "source": "here"}
 
 
@@ -62,10 +65,21 @@ def test_the_rounding_of_the_print_is_allowed(published, factor, verdict):
     assert {f.verdict for f in found} == {verdict}
 
 
-def test_an_interval_that_reaches_the_value_is_no_difference(published):
+def test_between_the_value_and_the_end_of_its_interval_nothing_is_decided(published):
     scattered = find([claim()], results(slow=(2.0, 2.1, 2.2, 2.3, 2.9, 3.1)), published)[0]
     assert scattered.value.value == pytest.approx(2.25)
-    assert scattered.verdict == "holds"
+    assert scattered.verdict == "undecided"
+    assert scattered.why.startswith("0.75 of the published value, which the interval still holds; encode explains it")
+    one = find([claim()], results(slow=(2.0,), fast=(1.0,)), published)[0]
+    assert (one.verdict, one.why.partition(";")[0]) == ("undecided", "0.67 of the published value, in one block")
+
+
+def test_blocks_that_the_sides_do_not_share_are_no_evidence(published):
+    slow, fast = results()
+    last = {kind: {b + 6: v for b, v in blocks.items()} for kind, blocks in slow.visits.items()}
+    found = find([claim()], [Result(slow.planned, last, {}), fast], published)
+    assert {f.verdict for f in found} == {"cannot be measured here"}
+    assert found[0].why == "no block has ttft_paper of both"
 
 
 def test_a_difference_has_its_factor_and_the_stage_that_explains_it(published):
@@ -127,10 +141,14 @@ def test_training_time_is_not_made_up(published):
 
 
 def test_the_two_definitions_rank_apart():
-    # The connector and the text (5 + 6 ms and more) are in one of them only.
-    table = ranking(results(slow=(1.1,) * 6))
-    assert table["point"].tolist() == ["System fast @128", "System slow @128"]
+    # A little faster for the paper, and with a connector that takes 50 ms.
+    slow, fast = results(slow=(0.9,) * 6)
+    heavy = {b: make_visit("connector", b, 10.0) for b in range(6)}
+    table = ranking([Result(slow.planned, {**slow.visits, "connector": heavy}, {}), fast])
+    assert table["point"].tolist() == ["System slow @128", "System fast @128"]
     assert table["rank_ttft_paper"].tolist() == [1, 2]
+    assert table["rank_ttft_user"].tolist() == [2, 1]
+    assert readable_ranks(table)["its rank"].tolist() == ["2 (-1)", "1 (+1)"]
 
 
 def test_the_sweeps_claims_are_all_published_ones_and_only_latencies_are_measured(tmp_path):
@@ -155,8 +173,9 @@ def test_the_sweeps_claims_are_all_published_ones_and_only_latencies_are_measure
 
 
 def test_a_claims_sides_cannot_be_overridden():
-    with pytest.raises(HarnessError, match=r"resolution=\.\.\.: the claims name their own"):
-        compose_all(["+sweep=claims", "resolution=512"])
+    for taken in ("resolution=512", "llm.config.num_hidden_layers=2", "threads=1,2"):
+        with pytest.raises(HarnessError, match=r"=\.\.\.: claims name their own points"):
+            compose_all(["+sweep=claims", taken])
 
 
 def test_an_unknown_claim_and_a_damaged_table_are_said(published):
@@ -173,7 +192,7 @@ def test_an_unknown_claim_and_a_damaged_table_are_said(published):
 
 
 def test_the_page_shows_every_claim_with_device_and_verdict(published):
-    found = results(slow=(2.0,) * 6)
+    found = results(slow=(2.0, 2.1, 2.0, 1.9, 2.0, 2.2))
     for result in found:
         for blocks in result.visits.values():
             for visit in blocks.values():
@@ -185,7 +204,7 @@ def test_the_page_shows_every_claim_with_device_and_verdict(published):
     folder, _ = write_report(published, "claims", published / "reports")
     page = (folder / "index.html").read_text()
     assert "&lt;b&gt;tokens&lt;/b&gt;" in page
-    for text in ("The claims, here", "2x (2x–2x)", "3x (here)", "differs", "cannot be measured here", "its rank"):
+    for text in ("The claims, here", "2x (1.9x–2.2x)", "3x (here)", "differs", "cannot be measured here", "its rank"):
         assert text in page
     assert (folder / "claims.png").stat().st_size > 10_000
     table = pd.read_csv(folder / "claims.csv")

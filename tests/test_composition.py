@@ -4,12 +4,12 @@ import math
 
 import pytest
 
-from conftest import LLM, MILLISECONDS, failed_visit, make_exam, make_point, make_result, make_visit
+from conftest import ENCODER, LLM, MILLISECONDS, failed_visit, make_exam, make_point, make_result, make_visit
 from harness.composition import Result, compose, counted
 from harness.frame import frame_of
 from harness.report.page import checks
 from harness.report.tables import readable
-from harness.schema import Ceilings, Manifest, Memory, Work
+from harness.schema import Ceilings, Fusion, Manifest, Memory, Work
 
 MEDIAN = 1.035e-3  # passes 1 to 6 count: the median of 1.01 to 1.06 ms
 
@@ -118,9 +118,60 @@ def test_compose_takes_only_what_the_sweep_asked_for():
 
 
 def test_the_stages_of_the_made_up_visits_are_those_of_the_schema():
-    assert set(MILLISECONDS) == {
-        name for v in make_result(direct=(1.0,)).visits.values() for name in v[0].samples.seconds
-    }
+    made = {name for v in make_result(direct=(1.0,)).visits.values() for name in v[0].samples.seconds}
+    assert set(MILLISECONDS) == {*made, "fuse"}
+
+
+GATED = Fusion(
+    name="gated",
+    title="gated",
+    kind="gated_cross_attention",
+    every=1,
+    first=0,
+    count=1,
+    memory=(1, 4, 64),
+    in_sequence=False,
+    source="tests",
+)
+
+
+def fused(in_sequence):
+    """Two encoders, the second 10x as slow, and layers within the LLM that see the image."""
+    fusion = GATED.model_copy(update={"in_sequence": in_sequence})
+    base = make_result(point=make_point(also=(ENCODER,), fusion=fusion), direct=(1.0,) * 6)
+    second = {b: make_visit("encoder", b, 10.0) for b in range(6)}
+    third = {b: make_visit("fusion", b) for b in range(6)}
+    visits = {**base.visits, "encoder@1": second, "fusion": third}
+    keys = {**base.planned.components, "encoder@1": "e", "fusion": "f"}
+    return Result(base.planned.model_copy(update={"components": keys}), visits, {})
+
+
+def test_several_encoders_and_a_fusion_add_up():
+    result = fused(in_sequence=True)
+    times = result.times()
+    assert times["encode"].value == pytest.approx((4 + 40) * MEDIAN)
+    assert times["fuse"].value == pytest.approx(9 * MEDIAN)
+    assert times["ttft_paper"].value == pytest.approx((44 + 8) * MEDIAN)
+    assert times["ttft_model"].value == pytest.approx((44 + 5 + 9 + 6) * MEDIAN)
+    # Both encoders need 1 ms at the ceiling; together they took 44.
+    assert result.efficiency("encoder", "encode").share.value == pytest.approx(2 / (44 * 1.035))
+    assert result.work("encoder", "encode").flops == 2 * 10**8
+    # 100 bytes of weights each, 50 more while the largest works.
+    parts = Result(result.planned, {k: v for k, v in result.visits.items() if k != "vlm"}, {})
+    assert parts.memory()[0] == 500 + 5 * 100 + 50
+    assert result.residual("ttft_model") is not None
+    assert result.residual("ttft_paper") is None  # the whole VLM's prefill over visual tokens holds the fusion
+    row = frame_of([result]).iloc[0]
+    assert row["encode"] == pytest.approx(44 * MEDIAN)
+    assert "encode_p90" not in row.index  # that of one encoder would be below the sum
+
+
+def test_a_sequence_without_visual_tokens_has_no_ttft_of_the_paper():
+    result = fused(in_sequence=False)
+    assert "ttft_paper" not in result.times()
+    assert "prefill_visual" not in result.times()
+    assert result.times()["ttft_model"].value == pytest.approx((44 + 5 + 9 + 6) * MEDIAN)
+    assert readable(frame_of([result]))["ttft_paper ms"].tolist() == ["–"]
 
 
 DEEP = LLM.model_copy(update={"config": {**LLM.config, "num_hidden_layers": 28}})
@@ -154,6 +205,14 @@ def test_a_prefill_is_extended_from_two_depths_and_the_one_between_checks_the_li
     assert result.bend().value == pytest.approx(0.0, abs=1e-9)
     assert extended(bend=1.1).bend().value == pytest.approx(0.1)
     assert make_result().bend() is None
+
+
+def test_the_line_is_judged_by_the_blocks_that_all_depths_have():
+    result = extended(bend=1.1)
+    middle = {b: v.model_copy(update={"disturbed": b < 2}) for b, v in result.visits["llm@5"].items()}
+    rough = {b: v.model_copy(update={"disturbed": b >= 2}) for b, v in result.visits["encoder"].items()}
+    disturbed = Result(result.planned, {**result.visits, "llm@5": middle, "encoder": rough}, {})
+    assert disturbed.bend().value == pytest.approx(0.1)
 
 
 def test_the_work_of_an_extended_llm_is_extended_with_it():

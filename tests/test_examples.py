@@ -8,7 +8,8 @@ import pytest
 
 import harness
 from benchmarks.checkpoints import KINDS
-from harness.config import ROOT
+from harness.config import ROOT, compose_all
+from harness.points import make_point
 from harness.sweep import main
 
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (ROOT.parent / "CONTRIBUTING.md").read_text(), re.DOTALL)
@@ -34,12 +35,14 @@ def example(tmp_path, monkeypatch):
         path.unlink()
 
 
-def test_there_are_three_examples():
-    assert len(COMMANDS) == 3
+def test_there_are_four_examples():
+    assert len(COMMANDS) == 4
     assert [Path(re.match(r"# (\S+)\n", text)[1]).stem for kind, text in BLOCKS if kind == "yaml"] == [
         "example_deit",
         "example_vlm",
         "example_mine",
+        "example_system",
+        "average_pool_3",
     ]
 
 
@@ -53,6 +56,13 @@ def test_the_examples_plan_what_they_promise(example, capsys):
     assert "1 exams" in said[1] or "1 of 1 exams" in said[1]
     assert "example_mine 128px" in said[2]
     assert "example_mine 256px" in said[2]
+    assert "example_system 756px llm=qwen2_0_5b" in said[3]
+    assert "example_system 756px llm=qwen2_1_5b" in said[3]
+
+
+def test_a_system_of_ones_own_has_the_tokens_that_it_says(example):
+    point = make_point(compose_all(["system=example_system"])[1][0])
+    assert point.visual_tokens == point.system.visual_tokens == 405
 
 
 def test_an_encoder_of_ones_own_is_measured(example):

@@ -39,6 +39,18 @@ def test_a_score_is_joined_by_encoder_llm_resolution_and_recipe(tmp_path):
     assert cells[2] == "–"
 
 
+def test_encoders_with_as_many_tokens_keep_their_own_scores(tmp_path):
+    """Two points of one LLM, resolution and number of tokens: neither has the other's scores."""
+    pair = [
+        point("FastViTHD", "Vicuna-7B", 512),
+        point("ConvNeXt-L", "Vicuna-7B", 512, 32),
+        point("Own", "Vicuna-7B", 512),
+    ]
+    table = with_published(frame_of([make_result(point=p, right=None) for p in pair]), tmp_path, RECIPE)
+    assert table["published_TextVQA"].tolist()[:2] == pytest.approx([0.593, 0.610])
+    assert pd.isna(table["published_TextVQA"].tolist()[2])
+
+
 def test_an_average_needs_all_of_its_five(tmp_path):
     (tmp_path / "published").mkdir()
     scores = read_scores(tmp_path)

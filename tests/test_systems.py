@@ -4,18 +4,23 @@ import pytest
 import torch
 import transformers
 
-from conftest import MACHINE
+from conftest import MACHINE, make_result
 from harness.config import compose_all, options
-from harness.costs import parameters_of, parts_of
+from harness.costs import parameters_of, work_of
+from harness.frame import frame_of
 from harness.models.connectors.mlp import Identity
 from harness.models.vlm import Vlm, VlmSpec
-from harness.plan import components_of, make_plan, spread_depths
+from harness.plan import components_of, make_plan
 from harness.points import make_point
-from harness.schema import HarnessError
+from harness.schema import MAIN_STAGE, HarnessError
 
 
 def point_of(*arguments):
     return make_point(compose_all(arguments)[1][0])
+
+
+def count_all(*arguments):
+    return [work_of(part) for part in components_of(point_of(*arguments))]
 
 
 @pytest.mark.parametrize("name", options("system"))
@@ -27,8 +32,11 @@ def test_parameters_and_tokens_are_those_of_the_source(name):
     if point.system.parameters is not None:  # MM1's LLM is in-house
         assert parameters_of(whole) / 1e6 == pytest.approx(point.system.parameters, rel=0.005)
     assert {part.kind for part in parts} >= {"encoder", "connector", "llm"}
-    # What the parts hold together is what the whole holds.
+    # What the parts hold together is what the whole holds, and every part but the LLM can be counted.
     assert sum(map(parameters_of, parts)) == parameters_of(whole)
+    for part in parts:
+        if part.kind != "llm":
+            assert set(work_of(part)) == {MAIN_STAGE[part.kind]}
 
 
 def test_only_the_system_whose_llm_is_private_has_no_parameters():
@@ -86,7 +94,7 @@ def test_transformers_own_class_has_as_many_parameters(name):
         *(((f"system=fastvlm_0_5b resolution={r}"), (r // 64) ** 2) for r in (256, 512, 768, 1024, 1536, 2048)),
         ("system=fastvlm_7b tiles=5", 1280),  # AnyRes 2 x 2 at 2,048 px
         *((f"system=convllava_7b resolution={r}", n) for r, n in ((768, 144), (1024, 256), (1536, 576))),
-        *((f"system=m3_7b connector=m3_{n}", n) for n in (144, 36, 9, 1)),
+        ("system=m3_7b_9 connector=m3_1", 1),
         ("system=qwen2_vl_2b resolution=448", 256),
     ],
 )
@@ -120,10 +128,13 @@ def test_text_alone_is_in_the_sequence_where_it_attends_to_the_image():
     assert (found["connector"].visual_tokens, found["vlm"].visual_tokens) == (64, 0)
 
 
-def test_a_fusion_leaves_the_llms_own_layers_alike():
-    parts = {component.kind: component for component in components_of(point_of("system=cambrian_1_8b"))}
-    assert set(spread_depths({"llm": parts["llm"]})) == {"llm@2", "llm@5", "llm@8"}
-    assert "fusion" not in parts_of(parts["llm"])
+def test_a_changed_system_is_called_what_it_is():
+    assert point_of("system=fastvlm_0_5b", "resolution=512").name == "fastvlm_0_5b 512px"
+    changed = point_of("system=fastvlm_0_5b", "encoder=fastvit", "resolution=512")
+    assert changed.name == "fastvlm_0_5b 512px encoder=fastvit"
+    row = frame_of([make_result(changed, right=None)]).iloc[0]
+    assert row["encoder_title"] == "FastVLM-0.5B, encoder=fastvit"
+    assert row["system_title"] == ""  # no published score is joined by its name
 
 
 def test_what_cannot_be_put_together_is_said():
@@ -131,8 +142,30 @@ def test_what_cannot_be_put_together_is_said():
         point_of("system=cambrian_1_8b", "tiles=5")
     with pytest.raises(HarnessError, match="unknown system 'cambrian'; did you mean cambrian_1_8b"):
         compose_all(["system=cambrian"])
-    with pytest.raises(HarnessError, match=r"connector m3_144: 729 visual tokens|cannot be pooled by 2"):
-        parts_of(components_of(point_of("encoder=siglip_so400m_384", "llm=qwen2_0_5b", "connector=m3_144"))[1])
+    for arguments, said in (
+        (
+            "system=nanollava connector=m3_144",
+            "its parts do not fit: |connector m3_144: a grid of 27 x 27 cannot be pooled",
+        ),
+        (
+            "system=cambrian_1_8b connector=mlp2x_gelu",
+            "fusion cambrian_1_8b is made for 576 visual tokens, here are 1024",
+        ),
+        (
+            "system=fastvlm_0_5b fusion=cambrian_1_8b",
+            "fusion cambrian_1_8b is made for 576 visual tokens, here are 256",
+        ),
+        ("system=open_flamingo_9b tiles=5", "fusion open_flamingo_9b is made for 64 visual tokens, here are 320"),
+        ("system=open_flamingo_9b llm=qwen2_0_5b", "qwen2_0_5b has 24 layers, no place for 8 more"),
+        ("system=open_flamingo_9b attention=sdpa", "llm mpt_7b, attention=sdpa: .*attention=eager"),
+        (
+            "system=mm1_like encoder=vit_l_14_336_prumerge resolution=336",
+            "its parts do not fit: 40 visual tokens are no",
+        ),
+        ("system=prumerge_7b resolution=672", "its parts do not fit: "),
+    ):
+        with pytest.raises(HarnessError, match=said):
+            count_all(*arguments.split())
     with pytest.raises(ValueError, match="the encoder gives 8 channels, the LLM takes 16"):
         Identity([(4, 8)], 16)
 

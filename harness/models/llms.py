@@ -17,8 +17,12 @@ def build_llm(
         config = AutoConfig.for_model(spec.architecture, **spec.config)
     except (ValueError, KeyError) as error:
         raise HarnessError(f"llm {spec.name}: transformers has no architecture {spec.architecture!r}") from error
-    with torch.device(device):
-        model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=dtype)
+    try:
+        with torch.device(device):
+            model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=dtype)
+    except ValueError as error:
+        why = str(error).partition(". ")[0]
+        raise HarnessError(f"llm {spec.name}, attention={attention}: {why}; another one: attention=eager") from error
     return model.eval()
 
 

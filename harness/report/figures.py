@@ -188,7 +188,7 @@ def draw_claims(findings: Sequence[Finding], table: pd.DataFrame, folder: Path) 
 
 def _times_faster(claim: Claim, value: float) -> float:
     """A claim's value as a ratio of times; a saved share becomes one, too."""
-    if claim.kind == "ttft_ratio":
+    if claim.kind == "ttft_ratio" or math.isinf(value):
         return value
     return 1 / (1 - value) if value < 1 else math.inf
 

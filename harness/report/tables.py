@@ -219,6 +219,7 @@ def readable_latencies(latencies: pd.DataFrame) -> pd.DataFrame:
                 "on": row["device"],
                 "source": row["source"],
                 "here ms": f"{row['here'] * 1e3:.1f}",
+                "on this": row["here_device"],
                 "here over published": f"{row['here'] / row['published']:.1f}",
             }
             for row in latencies.to_dict("records")

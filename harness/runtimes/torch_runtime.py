@@ -39,6 +39,9 @@ PRODUCT = {"cpu": 2048, "cuda": 8192, "mps": 4096}
 BUFFER = {"cpu": 256 * 2**20, "cuda": 2**30, "mps": 512 * 2**20}
 """Bytes of the buffer whose copy shows the most that it can move; several times the caches."""
 
+MANY = 10**7
+"""Elements of an input from which one is enough."""
+
 KEPT = 4
 """Outputs of passes that wait to be checked."""
 
@@ -177,7 +180,7 @@ class Counter:
 
 
 class TorchSubject:
-    """What the four kinds of component share; `build` makes the one that a component asks for.
+    """What all kinds of component share; `build` makes the one that a component asks for.
 
     Passes are run under `torch.inference_mode`, which their caller enters once: a generator that entered it would do
     so at every stage, on the clock.
@@ -194,7 +197,7 @@ class TorchSubject:
         self._outs: list[Tensor] = []
         self._sums: list[float] = []
         self._weights: Tensor | None = None
-        self._noises: dict[int, list[Tensor]] = {}
+        self._noises: dict[tuple[int, int, int], list[Tensor]] = {}
         self._inputs: list[Tensor] = []
         self.load()
         self._counters = [Counter(module) for module in self.modules]
@@ -246,12 +249,14 @@ class TorchSubject:
         return self
 
     def _noise(self, tokens: int, width: int, rows: int = 1) -> list[Tensor]:
-        """Eight different (rows, tokens, width) of unit variance, made once."""
-        if tokens not in self._noises:
+        """Different (rows, tokens, width) of unit variance, made once: eight, or one where that is much."""
+        shape = (rows, tokens, width)
+        if shape not in self._noises:
             generator = torch.Generator().manual_seed(0)
-            made: list[Any] = [torch.randn(rows, tokens, width, generator=generator) for _ in range(8)]
-            self._noises[tokens] = [tensor.to(self.place.device, self.place.dtype) for tensor in made]
-        return self._noises[tokens]
+            count = 8 if rows * tokens * width < MANY else 1  # one element changes with every pass in any case
+            made: list[Any] = [torch.randn(shape, generator=generator) for _ in range(count)]
+            self._noises[shape] = [tensor.to(self.place.device, self.place.dtype) for tensor in made]
+        return self._noises[shape]
 
     def _stir(self, number: int) -> None:
         """Change one element of the input of pass `number`: the eight return after a while, their content never does.
@@ -326,9 +331,8 @@ class ConnectorSubject(TorchSubject, kind="connector"):
     def at(self, component: Component) -> TorchSubject:
         """The same connector on another number of tiles."""
         (count, features), *more = inputs_of(component)
-        self._noises.clear()
         self._inputs = self._noise(count, features, component.tiles)
-        self._more = [torch.randn(1, *shape).to(self.place.device, self.place.dtype) for shape in more]
+        self._more = [self._noise(*shape)[0] for shape in more]
         return super().at(component)
 
     def run(self, number: int) -> Iterator[str]:
@@ -354,9 +358,14 @@ class FusionSubject(TorchSubject, kind="fusion"):
         with torch.device(self.place.device):
             self.fused = Fused(fusion, width).to(self.place.dtype).eval()
         self.modules = [self.fused]
-        visual, text = self.component.visual_tokens, self.component.text_tokens
-        self._inputs = self._noise(visual if fusion.in_sequence else visual + text, width)
+        self.width = width
         self._memory = torch.randn(fusion.memory).to(self.place.device, self.place.dtype)
+        self.at(self.component)
+
+    def at(self, component: Component) -> TorchSubject:
+        """The same layers on another number of tokens."""
+        self._inputs = self._noise(component.visual_tokens + component.text_tokens, self.width)
+        return super().at(component)
 
     def run(self, number: int) -> Iterator[str]:
         """Hidden states -> hidden states that have seen the image."""
@@ -416,6 +425,8 @@ class LlmSubject(LanguageSubject, kind="llm"):
         question = self.examples[number % len(self.examples)][1]
         before, after = stand_in_ids(question)
         before, after = fit(before, after, self.component.text_tokens, self.llm.config.vocab_size)
+        if not self.component.visual_tokens:  # then the text is all that can differ from pass to pass
+            after[0] = number % self.llm.config.vocab_size
         yield "tokenize"
         self._visual = self._inputs[number % len(self._inputs)]
         first, second = (torch.tensor([ids], device=self.place.device) for ids in (before, after))

@@ -39,7 +39,11 @@ class Fused(nn.Module):
         if spec.kind not in FUSIONS:
             raise HarnessError(f"unknown fusion {spec.kind!r}; there are: {', '.join(sorted(FUSIONS))}")
         self.spec = spec
-        self.layers = nn.ModuleList(FUSIONS[spec.kind](width, spec.memory[2], **spec.args) for _ in range(spec.count))
+        try:
+            layers = [FUSIONS[spec.kind](width, spec.memory[2], **spec.args) for _ in range(spec.count)]
+        except (TypeError, ValueError) as error:
+            raise HarnessError(f"fusion {spec.name}: {' '.join(str(error).split())}") from error
+        self.layers = nn.ModuleList(layers)
         self.memory: Tensor | None = None
         self.places = slice(0, 0)
 
