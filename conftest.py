@@ -255,9 +255,8 @@ def make_result(
     visits: dict[str, dict[int, Visit]] = {}
     keys = {}
     for kind in ("encoder", "connector", "llm", *(("vlm",) if direct else ())):
-        component = make_component(
-            kind, encoder=None if kind == "llm" else point.encoder, visual_tokens=point.visual_tokens
-        )
+        parts = {"encoder": None if kind == "llm" else point.encoder, "llm": None if kind == "encoder" else point.llm}
+        component = make_component(kind, **parts, visual_tokens=point.visual_tokens)
         if kind != "llm":
             component = component.model_copy(update={"resolution": point.resolution})
         keys[kind] = component_key(component, MACHINE)

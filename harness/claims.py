@@ -3,9 +3,9 @@
 A claim compares a reference with a candidate. Latency claims are ratios on this device, block by block, under two
 definitions of time to first token: the article's (`ttft_paper`) and what a person waits for (`ttft_user`). Counts of
 tokens and parameters are exact. A latency claim `holds` if what was measured reaches the published value, to the
-rounding in which it was printed; it `differs` if not even the upper end of the 95% interval does, and then the stage is
-named whose own ratio would bring the total nearest to the published one if it were the published ratio. Between the two
-it is `undecided`: more blocks would tell.
+rounding in which it was printed; it `differs` if not even the upper end of the 95% interval does. Between the two it is
+`undecided`: more blocks would tell. Where it does not hold, the stage is named that gains less than published and
+would, at its published ratio, bring the total nearest to the published one.
 """
 
 from __future__ import annotations
@@ -205,12 +205,18 @@ def explain(
     for name, stage in (("encode", "encode"), ("prefill", PREFILL[definition])):
         mine, other = (_median(side, stage) for side in (first, second))
         theirs = published[0][name] / published[1][name]
+        if theirs <= mine / other:
+            continue  # here the candidate gains as much in this stage as in the article
         swapped = ratio(claim, totals[0] - mine + other * theirs, totals[1])
         if abs(swapped - claim.published) < nearest:
             nearest = abs(swapped - claim.published)
             text = (
                 f"{name} explains it: reference over candidate is {theirs:.3g} as published and {mine / other:.3g} here"
             )
+    if not text:  # then the stages weigh otherwise
+        here = _median(first, "encode") / totals[0]
+        there = published[0]["encode"] / (published[0]["encode"] + published[0]["prefill"])
+        text = f"each stage gains as much as published; encoding is {here:.0%} of the reference here, {there:.0%} there"
     return text
 
 

@@ -90,11 +90,25 @@ def test_waiting_between_stages_is_paid_in_the_staged_pass_only(clock):
     assert samples.seconds["ttft_fused"][0] == WHOLE + 0.03125
 
 
-def test_no_input_is_shown_twice_but_for_the_two_repeats_at_the_end(clock):
+def test_no_input_is_shown_twice_but_for_the_two_repeats_at_the_end(clock, monkeypatch):
+    monkeypatch.setattr("harness.bench.SLOW", 13.0)  # encode and prefill take 12 seconds here
     subject = Asynchronous(clock)
     samples = bench(subject, clock).measure()
     assert subject.shown == [*range(1, 15), 14, 14]
     assert samples.repeated == {"encode": (8.0,) * 2, "prefill": (4.0,) * 2}
+
+
+def test_a_slow_pass_is_repeated_once(clock):
+    subject = Asynchronous(clock)
+    samples = bench(subject, clock).measure()
+    assert subject.shown == [*range(1, 15), 14]
+    assert samples.repeated == {"encode": (8.0,), "prefill": (4.0,)}
+
+
+def test_one_pass_may_be_all_that_a_protocol_asks_for(clock):
+    samples = bench(Asynchronous(clock), clock, min_samples=1, max_samples=16, max_seconds=4).measure()
+    assert len(samples.seconds["encode"]) == 1 + 1
+    assert samples.stop_reason == "max_seconds"
 
 
 def test_warm_up_is_kept_and_flagged(clock):
@@ -192,7 +206,7 @@ def test_a_sign_of_life_comes_at_most_once_a_second(clock):
     ticks = []
     subject = Asynchronous(clock)
     bench(subject, clock, tick=rarely(lambda: ticks.append(clock.now), clock), max_samples=6).measure()
-    assert len(ticks) == 7 + 2  # passes and repeats take longer than a second here
+    assert len(ticks) == 7 + 1  # passes and the repeat take longer than a second here
     fast = Asynchronous(clock)
     fast.run = lambda number: (fast.shown.append(number), clock.advance(0.01), iter(STAGES))[2]
     fast.beside = lambda: iter(["prefill_visual"])

@@ -91,6 +91,20 @@ def test_a_difference_has_its_factor_and_the_stage_that_explains_it(published):
     )
 
 
+def test_stages_may_gain_as_much_and_weigh_otherwise(published):
+    # 20x in encoding and 2.25x in prefill, both more than published; but the prefill is most of it here.
+    slow, fast = results(slow=(2.25,) * 6)
+    light = {b: make_visit("encoder", b, 0.0225) for b in range(6)}
+    lighter = {b: make_visit("encoder", b, 0.001) for b in range(6)}
+    pair = [
+        Result(slow.planned, {**slow.visits, "encoder": light}, {}),
+        Result(fast.planned, {**fast.visits, "encoder": lighter}, {}),
+    ]
+    found = find([claim(published_value="6.0")], pair, published)[0]
+    assert found.verdict == "differs"
+    assert found.why.endswith("each stage gains as much as published; encoding is 0% of the reference here, 91% there")
+
+
 def test_a_saved_share_of_the_time(published):
     found = find([claim(kind="ttft_reduction", published_value="0.22")], results(slow=(1.25,) * 6), published)[0]
     assert found.value.value == pytest.approx(0.2)

@@ -40,8 +40,8 @@ def test_the_overrides_of_a_point_make_that_point_alone():
     for config in configs:
         _, again = compose_all(config["overrides"])
         assert len(again) == 1
-        same = {k: v for k, v in config.items() if k not in ("overrides", "force", "sweep")}
-        assert same == {k: v for k, v in again[0].items() if k not in ("overrides", "force", "sweep")}
+        same = {k: v for k, v in config.items() if k not in ("overrides", "cell", "force", "sweep")}
+        assert same == {k: v for k, v in again[0].items() if k not in ("overrides", "cell", "force", "sweep")}
 
 
 @pytest.mark.parametrize("group", ["encoder", "llm", "connector", "protocol"])

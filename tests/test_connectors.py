@@ -47,7 +47,9 @@ def test_pooling_is_the_mean_of_projected_squares():
 
 def test_pixel_shuffle_is_that_of_transformers():
     config = SmolVLMConfig(
-        vision_config={"hidden_size": 8}, text_config={"model_type": "llama", "hidden_size": 16}, scale_factor=3
+        vision_config={"hidden_size": 8, "num_attention_heads": 2},
+        text_config={"model_type": "llama", "hidden_size": 16, "num_attention_heads": 2},
+        scale_factor=3,
     )
     theirs, ours = SmolVLMConnector(config), PixelShuffle([(36, 8)], 16, shrink=3)
     ours.proj.load_state_dict(theirs.modality_projection.proj.state_dict())

@@ -149,7 +149,7 @@ def test_what_cannot_be_put_together_is_said():
         ),
         (
             "system=cambrian_1_8b connector=mlp2x_gelu",
-            "fusion cambrian_1_8b is made for 576 visual tokens, here are 1024",
+            "fusion cambrian_1_8b is made for 576 visual tokens, here are 9216",
         ),
         (
             "system=fastvlm_0_5b fusion=cambrian_1_8b",
