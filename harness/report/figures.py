@@ -111,13 +111,14 @@ def draw_figures(table: pd.DataFrame, folder: Path) -> list[Figure]:
             timed.dropna(subset=[f"published_{name}"]),
             partial(_frontier, accuracy=f"published_{name}", label=f"published {name}"),
         )
-    add(
-        "latency",
-        "What resolution costs: time of the vision encoder and of the LLM's prefill against input resolution "
-        "(logarithmic). Bars: 95% intervals of the median.",
-        timed,
-        _latency,
-    )
+    if timed["encoder_title"].nunique() <= len(COLOURS):  # more are single points of many systems, and no curves
+        add(
+            "latency",
+            "What resolution costs: time of the vision encoder and of the LLM's prefill against input resolution "
+            "(logarithmic). Bars: 95% intervals of the median.",
+            timed,
+            _latency,
+        )
     if "encode_flops" in timed.columns:
         add(
             "efficiency",
@@ -173,7 +174,7 @@ def draw_claims(findings: Sequence[Finding], table: pd.DataFrame, folder: Path) 
         _plain_log(axes.xaxis)
         axes.set_yticks(range(len(names)), names, fontsize=7.5)
         axes.invert_yaxis()
-        axes.set_xlabel("how many times the reference's time to first token is the candidate's (logarithmic)")
+        axes.set_xlabel("time to first token, reference over candidate (logarithmic)")
         axes.legend(fontsize=7.5, loc="best")
         if not table.empty and "ttft_user" in table.columns:
             canvas.supxlabel(
@@ -384,16 +385,17 @@ def _breakdown(canvas: Canvas, rows: pd.DataFrame) -> None:
     canvas.set_size_inches(7.6, max(3.2, 0.24 * len(rows) + 1.4))
     labels = [f"{r.encoder_title} {r.resolution} · {r.llm_title}" for r in rows.itertuples()]
     left = np.zeros(len(rows))
+    unit, scale = ("s", 1.0) if rows["ttft_user"].max() >= 10 else ("ms", 1e3)
     for colour, stage in zip(COLOURS, STAGES, strict=False):
         if stage not in rows:
             continue
-        width = np.nan_to_num(rows[stage].to_numpy(float)) * 1e3  # a published VLM has no time of its own for each
+        width = np.nan_to_num(rows[stage].to_numpy(float)) * scale  # a published VLM has no time of its own for each
         axes.barh(labels, width, left=left, color=colour, label=stage, height=0.75)
         left += width
     axes.invert_yaxis()
     axes.margins(y=0.01)
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", labelsize=7)
-    axes.set_xlabel("median of each stage, ms")
+    axes.set_xlabel(f"median of each stage, {unit}")
     axes.set_title("Where the time to first token goes", fontsize=9)
     axes.legend(fontsize=7.5, ncols=1, loc="best")

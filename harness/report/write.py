@@ -41,7 +41,7 @@ def write_report(results: Path, sweep: str, reports: Path) -> tuple[Path, list[R
         latencies = encoder_latencies(table, results)
         table = with_published(table, results, manifest.published)
         table["on_frontier"] = frontier_of(table)
-    for old in (*folder.glob("*.png"), *folder.glob("*.svg"), *folder.glob("claims.*")):
+    for old in (*folder.glob("*.png"), *folder.glob("*.svg"), *folder.glob("claims.[cm]*")):
         old.unlink()  # a picture of an earlier run must not stand beside this one's numbers
     scores = scores_of(points)
     write_tables(table, scores, folder)
