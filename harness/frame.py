@@ -161,13 +161,10 @@ def _latency(result: Result) -> dict[str, Any]:
                 row |= _columns(f"{stage}_efficiency", found.share)
                 row |= {f"{stage}_floor": found.floor, f"{stage}_bound": found.bound}
             continue
-        if f"{kind}@1" in result.parts:  # several encoders: the percentiles of their sum are not known
-            if (found := result.efficiency(kind, stage)) is not None:
-                row |= _columns(f"{stage}_efficiency", found.share)
-            continue
-        samples, worth, correlation = result.evidence(kind, stage)
-        row |= {f"{stage}_samples": samples, f"{stage}_effective_samples": worth, f"{stage}_lag1": correlation}
-        row |= {f"{stage}_p{100 * share:.0f}": result.percentile(kind, stage, share) for share in SHARES}
+        if f"{kind}@1" not in result.parts:  # of several encoders the percentiles of the sum are not known
+            samples, worth, correlation = result.evidence(kind, stage)
+            row |= {f"{stage}_samples": samples, f"{stage}_effective_samples": worth, f"{stage}_lag1": correlation}
+            row |= {f"{stage}_p{100 * share:.0f}": result.percentile(kind, stage, share) for share in SHARES}
         if (found := result.efficiency(kind, stage)) is not None:
             row |= _columns(f"{stage}_efficiency", found.share)
             row |= {

@@ -7,6 +7,7 @@ import pytest
 from conftest import ENCODER, LLM, MILLISECONDS, failed_visit, make_exam, make_point, make_result, make_visit
 from harness.composition import Result, compose, counted
 from harness.frame import frame_of
+from harness.report.figures import provenance
 from harness.report.page import checks
 from harness.report.tables import readable
 from harness.schema import Ceilings, Fusion, Manifest, Memory, Work
@@ -164,6 +165,8 @@ def test_several_encoders_and_a_fusion_add_up():
     row = frame_of([result]).iloc[0]
     assert row["encode"] == pytest.approx(44 * MEDIAN)
     assert "encode_p90" not in row.index  # that of one encoder would be below the sum
+    assert row["encode_flops"] == 2 * 10**8
+    assert "batch 1; protocol" in provenance(frame_of([result]))
 
 
 def test_a_sequence_without_visual_tokens_has_no_ttft_of_the_paper():

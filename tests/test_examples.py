@@ -13,6 +13,8 @@ from harness.points import make_point
 from harness.sweep import main
 
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (ROOT.parent / "CONTRIBUTING.md").read_text(), re.DOTALL)
+NAME = re.compile(r"^# (\S+)$", re.MULTILINE)
+"""The comment that says where a file goes."""
 COMMANDS = [text.strip() for language, text in BLOCKS if language == "bash"]
 
 
@@ -23,7 +25,7 @@ def example(tmp_path, monkeypatch):
     made = []
     for language, text in BLOCKS:
         if language in ("yaml", "python"):
-            name = re.match(r"# (\S+)\n", text)[1]
+            name = NAME.search(text)[1]
             path = ROOT.parent / name if language == "yaml" else tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text.replace("HuggingFaceTB/SmolVLM-256M-Instruct", str(hub)))
@@ -37,7 +39,7 @@ def example(tmp_path, monkeypatch):
 
 def test_there_are_four_examples():
     assert len(COMMANDS) == 4
-    assert [Path(re.match(r"# (\S+)\n", text)[1]).stem for kind, text in BLOCKS if kind == "yaml"] == [
+    assert [Path(NAME.search(text)[1]).stem for kind, text in BLOCKS if kind == "yaml"] == [
         "example_deit",
         "example_vlm",
         "example_mine",

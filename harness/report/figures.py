@@ -111,7 +111,8 @@ def draw_figures(table: pd.DataFrame, folder: Path) -> list[Figure]:
             timed.dropna(subset=[f"published_{name}"]),
             partial(_frontier, accuracy=f"published_{name}", label=f"published {name}"),
         )
-    if timed["encoder_title"].nunique() <= len(COLOURS):  # more are single points of many systems, and no curves
+    curves = timed["encoder_title"].nunique() <= len(COLOURS)  # more are single points of many systems
+    if curves:
         add(
             "latency",
             "What resolution costs: time of the vision encoder and of the LLM's prefill against input resolution "
@@ -119,7 +120,7 @@ def draw_figures(table: pd.DataFrame, folder: Path) -> list[Figure]:
             timed,
             _latency,
         )
-    if "encode_flops" in timed.columns:
+    if curves and "encode_flops" in timed.columns:
         add(
             "efficiency",
             "How far from the limit: operations a second that each encoder (filled) and each prefill (hollow) reached, "
@@ -204,11 +205,14 @@ def provenance(table: pd.DataFrame) -> str:
     )
     dates = sorted(table["date"].unique())
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
-    low, high = int(table["encode_samples"].min()), int(table["encode_samples"].max())
-    count = f"{low}" if low == high else f"{low}–{high}"
+    samples = table["encode_samples"].dropna() if "encode_samples" in table.columns else pd.Series(dtype=float)
+    passes = ""
+    if not samples.empty:  # where there are several encoders they are not counted together
+        low, high = int(samples.min()), int(samples.max())
+        passes = f", {low if low == high else f'{low}–{high}'} passes of each encoder"
     protocol = "; ".join(sorted(table["protocol"].unique()))
     rough = f"; {table['disturbed'].sum()} of {len(table)} points disturbed" if table["disturbed"].any() else ""
-    return f"measured on {where}, {when}; batch 1, {count} passes of each encoder; protocol {protocol}{rough}"
+    return f"measured on {where}, {when}; batch 1{passes}; protocol {protocol}{rough}"
 
 
 def wider_metrics(table: pd.DataFrame) -> list[str]:
