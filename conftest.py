@@ -19,6 +19,7 @@ from harness.schema import (
     Connector,
     Encoder,
     Exam,
+    Fusion,
     Llm,
     Machine,
     Memory,
@@ -85,6 +86,18 @@ LLM = Llm(
     source="tests",
 )
 CONNECTOR = Connector(name="mlp2x_gelu", kind="mlp2x_gelu")
+GATED = Fusion(
+    name="gated",
+    title="gated cross-attention",
+    kind="gated_cross_attention",
+    args={"heads": 2, "head_dim": 8},
+    every=2,
+    first=1,
+    count=2,
+    memory=(1, 3, 64),
+    in_sequence=False,
+    source="tests",
+)
 PROTOCOL = Protocol(
     blocks=6, warmup=1, warmup_seconds=0, min_samples=6, max_samples=6, precision=0.05, max_seconds=5, text_tokens=24
 )

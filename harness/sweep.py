@@ -123,7 +123,7 @@ def run(arguments: Sequence[str]) -> int:
     if common["dry_run"]:
         _dry_run(plan, todo, asked, _estimate(plan, todo, asked, visits, exams))
         return 0
-    for key in plan.components:
+    for key in {key for block in todo for key in block}:
         plan.work(key)  # parts that do not fit each other are said before anything is written
     title = (common.get("sweep") or {}).get("title", name)
     command = shlex.join(["python", "-m", "harness.sweep", *arguments])

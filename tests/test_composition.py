@@ -4,13 +4,13 @@ import math
 
 import pytest
 
-from conftest import ENCODER, LLM, MILLISECONDS, failed_visit, make_exam, make_point, make_result, make_visit
+from conftest import ENCODER, GATED, LLM, MILLISECONDS, failed_visit, make_exam, make_point, make_result, make_visit
 from harness.composition import Result, compose, counted
 from harness.frame import frame_of
 from harness.report.figures import provenance
 from harness.report.page import checks
 from harness.report.tables import readable
-from harness.schema import Ceilings, Fusion, Manifest, Memory, Work
+from harness.schema import Ceilings, Manifest, Memory, Work
 
 MEDIAN = 1.035e-3  # passes 1 to 6 count: the median of 1.01 to 1.06 ms
 
@@ -121,19 +121,6 @@ def test_compose_takes_only_what_the_sweep_asked_for():
 def test_the_stages_of_the_made_up_visits_are_those_of_the_schema():
     made = {name for v in make_result(direct=(1.0,)).visits.values() for name in v[0].samples.seconds}
     assert set(MILLISECONDS) == {*made, "fuse"}
-
-
-GATED = Fusion(
-    name="gated",
-    title="gated",
-    kind="gated_cross_attention",
-    every=1,
-    first=0,
-    count=1,
-    memory=(1, 4, 64),
-    in_sequence=False,
-    source="tests",
-)
 
 
 def fused(in_sequence):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from conftest import CONNECTOR, ENCODER, LLM, make_component, make_point
+from conftest import CONNECTOR, ENCODER, GATED, LLM, make_component, make_point
 from harness.costs import work_of
 from harness.measurement import Measurer
 from harness.models.fusions import Fused
@@ -12,18 +12,6 @@ from harness.plan import components_of
 from harness.schema import Connector, Fusion, HarnessError, stages_of
 
 TEXT = LLM.model_copy(update={"config": {**LLM.config, "vocab_size": 64, "num_hidden_layers": 4}})
-GATED = Fusion(
-    name="gated",
-    title="gated cross-attention",
-    kind="gated_cross_attention",
-    args={"heads": 2, "head_dim": 8},
-    every=2,
-    first=1,
-    count=2,
-    memory=(1, 3, 64),
-    in_sequence=False,
-    source="tests",
-)
 LATENTS = Connector(name="latents", kind="perceiver_resampler", args={"latents": 3, "depth": 1}, tokens=3)
 SVA = Connector(
     name="sva",
