@@ -19,8 +19,32 @@ SCHEMA_VERSION = 3
 """Version of a record on disk; raised when a field changes its meaning."""
 
 
+LINE = 300
+"""Characters that an error, a reason or anything else that is said about foreign content may have."""
+
+
+def one_line(text: object, most: int = LINE) -> str:
+    """`text` as one printable line of at most `most` characters, whatever it holds.
+
+    White space becomes single spaces; control codes, direction marks and lone surrogates are spelled as escapes, so
+    that no terminal obeys them; what is too long loses its middle, because the end says what to do.
+    """
+    given = str(text)
+    if len(given) > 8 * most:  # a megabyte need not be walked through
+        given = f"{given[: 4 * most]} … {given[-4 * most :]}"
+    words = " ".join(given.split())
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in words)
+    if len(line) <= most:
+        return line
+    tail = most // 3
+    return f"{line[: most - tail - 3]} … {line[-tail:]}"
+
+
 class HarnessError(Exception):
-    """Something the user can mend. Its text is one line: what was found, where, what to do."""
+    """Something the user can mend. Its text is one printable line (`one_line`): what was found, where, what to do."""
+
+    def __init__(self, text: object):
+        super().__init__(one_line(text))
 
 
 class Noun(BaseModel):

@@ -16,6 +16,8 @@ ROOT = Path(__file__).parent.parent
 # A module imports only rooms of lower rank; modules of one rank do not import each other (inside a package they may).
 RANK = {
     "schema": 0,
+    "intake": 1,
+    "apart": 1,
     "stats": 1,
     "frontier": 1,
     "metrics": 1,
