@@ -9,16 +9,14 @@ chat template, a processor, a model built from a stored configuration) runs in a
 from __future__ import annotations
 
 import json
-import math
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from harness.schema import HarnessError
+from harness.schema import HarnessError, check_plain
 
 MIB = 2**20
 CONFIG_BYTES = 16 * MIB
@@ -26,12 +24,6 @@ CONFIG_BYTES = 16 * MIB
 LINE_BYTES = 256 * MIB
 """Largest line of a store: an evaluation of 200,000 answers is some 60 MiB."""
 TABLE_BYTES = 64 * MIB
-DEPTH = 64
-"""How deep JSON or YAML may be nested."""
-ITEMS = 10**6
-"""Most values that a configuration may hold; YAML's aliases can make billions of a few lines."""
-DIGITS = 2**63
-"""Whole numbers beyond this are no setting of anything."""
 
 
 def read_bytes(path: Path, most: int = CONFIG_BYTES) -> bytes:
@@ -76,36 +68,18 @@ def parse_json(text: str | bytes, where: str) -> Any:
 def read_yaml(path: Path, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
     """A YAML file of plain values."""
     try:
-        found = yaml.load(read_text(path), loader)  # noqa: S506 - a SafeLoader, or one that only reads names
+        found = yaml.load(read_text(path), loader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise HarnessError(f"{path}: not readable: {error}") from error
     return bounded(found, str(path))
 
 
 def bounded(value: Any, where: str) -> Any:
-    """`value` if it is plain, finite, not too deep and not too much; refused otherwise."""
-    for count, (depth, item) in enumerate(_walk(value)):
-        if depth > DEPTH:
-            raise HarnessError(f"{where}: nested more than {DEPTH} deep")
-        if count > ITEMS:
-            raise HarnessError(f"{where}: more than {ITEMS} values")
-        if isinstance(item, float) and not math.isfinite(item):
-            raise HarnessError(f"{where}: {item} is not a finite number")
-        if isinstance(item, int) and not -DIGITS <= item < DIGITS:
-            raise HarnessError(f"{where}: a number of {item.bit_length()} bits is no setting of anything")
-    return value
-
-
-def _walk(value: Any) -> Iterator[tuple[int, Any]]:
-    """Every value with its depth, without recursion."""
-    left: list[tuple[int, Any]] = [(0, value)]
-    while left:
-        depth, item = left.pop()
-        yield depth, item
-        if isinstance(item, dict):
-            left += [(depth + 1, each) for each in (*item.keys(), *item.values())]
-        elif isinstance(item, list | tuple):
-            left += [(depth + 1, each) for each in item]
+    """`value` if it is plain, finite, not too deep and not too much (`harness.schema.check_plain`)."""
+    try:
+        return check_plain(value)
+    except ValueError as error:
+        raise HarnessError(f"{where}: {error}") from error
 
 
 def _refuse_constant(name: str) -> None:
