@@ -18,7 +18,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from harness import lines
-from harness.intake import parse_json, read_text
+from harness.intake import LINE_BYTES, parse_json, read_text
 from harness.schema import (
     SCHEMA_VERSION,
     Claim,
@@ -236,7 +236,7 @@ def read_manifest(root: Path, name: str) -> Manifest:
 def parse_manifest(path: Path) -> Manifest:
     """The manifest in a file."""
     try:
-        return Manifest.model_validate_json(read_text(path, lines.LINE_BYTES))
+        return Manifest.model_validate_json(read_text(path, LINE_BYTES))
     except ValidationError as error:
         fault = first_fault(error)
         raise HarnessError(f"{path}: damaged manifest ({fault}); delete it and run the sweep again") from error
