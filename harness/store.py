@@ -32,6 +32,8 @@ from harness.schema import (
 )
 
 VISITS, EXAMS = "visits.jsonl", "exams.jsonl"
+MANIFEST = "manifest.json"
+"""A report's copy of its sweep's manifest, beside copies of the records that it names."""
 
 E = TypeVar("E", bound=Entry)
 
@@ -158,6 +160,11 @@ def load(root: Path) -> tuple[dict[str, dict[int, Visit]], dict[str, Exam]]:
     return by_block(read_all(root, Visit)), latest(read_all(root, Exam))
 
 
+def load_report(folder: Path) -> tuple[dict[str, dict[int, Visit]], dict[str, Exam]]:
+    """The same from the copies that stand beside a report."""
+    return by_block(read(folder / VISITS, Visit)), latest(read(folder / EXAMS, Exam))
+
+
 def write_manifest(
     root: Path,
     name: str,
@@ -179,8 +186,9 @@ def write_manifest(
 
 
 def read_manifest(root: Path, name: str) -> Manifest:
-    """The last run of the sweep `name`."""
-    path = root / "sweeps" / f"{name}.json"
+    """The last run of the sweep `name`; a report's copy of it, where `root` is a folder of reports."""
+    path = root / name / MANIFEST
+    path = path if path.is_file() else root / "sweeps" / f"{name}.json"
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in path.parent.glob("*.json"))) or "none"
         raise HarnessError(f"no sweep {name!r} under {root}; there are: {there}")
