@@ -126,7 +126,9 @@ class Result:
         kinds = {part.partition("@")[0] for part in self.parts}
         expected = {"published"} if self.planned.point.published is not None else {"encoder", "connector", "llm"}
         if not expected <= kinds or kinds - expected - ({"fusion"} if len(expected) > 1 else set()):
-            return f"its components are {', '.join(sorted(kinds)) or 'missing'}; {', '.join(sorted(expected))} make it up"
+            return (
+                f"its components are {', '.join(sorted(kinds)) or 'missing'}; {', '.join(sorted(expected))} make it up"
+            )
         layers = [part.removeprefix("llm@") for part in self.parts if part.startswith("llm@")]
         if layers and (len(set(layers)) < 2 or "llm" in self.parts or not all(map(str.isdecimal, layers))):
             return f"an LLM measured at the depths {', '.join(layers)} cannot be extended"

@@ -215,7 +215,8 @@ OWN = (
     *("system", "system_title", "encoder", "encoder_title", "towers", "parts", "llm", "llm_title", "stride", "blocks"),
     *("resolution", "tiles", "visual_tokens", "sequence_tokens", "text_tokens", "status", "reason", "weights", "point"),
     *("machine", "device", "device_name", "dtype", "threads", "attention", "date", "protocol", "no_accuracy", "commit"),
-    *("command", "source", "extrapolated", "disturbed_blocks", "disturbed", "marked", "on_frontier"),
+    *("command", "source", "extrapolated", "disturbed_blocks", "disturbed", "marked", "on_frontier", "px", "LLM"),
+    *("visual tokens", "frontier", "of limit", "of its limit", "composed vs direct", "peak MB"),
 )
 STEMS = (*TIMES, *("accuracy", "bend", "ceiling_", "direct_", "overlap", "peak_", "published_", "residual_", "suite_"))
 """Columns, and how columns begin, that are no suite's."""
@@ -243,6 +244,29 @@ def frontier_of(table: pd.DataFrame, accuracy: str = "accuracy", ttft: str = FRO
     for _, group in table[known].groupby("machine"):
         chosen |= zip(group.index, on_frontier(group[ttft].tolist(), group[accuracy].tolist()), strict=True)
     return pd.Series(chosen, dtype=bool)
+
+
+def told_apart(table: pd.DataFrame, accuracy: str = "accuracy", ttft: str = FRONTIER_TTFT) -> pd.Series[bool]:
+    """Which rows of the frontier their intervals tell apart: the fastest of each machine, and then each whose accuracy
+    interval lies above that of the one told apart before. Scores without intervals are taken as they were printed."""
+    chosen = dict.fromkeys(table.index, False)
+    front = table[frontier_of(table, accuracy, ttft)]
+    for _, group in front.sort_values(ttft).groupby("machine"):
+        reached = -np.inf
+        for index, row in group.iterrows():
+            value = row[accuracy]
+            low, high = (row.get(f"{accuracy}_{end}", value) for end in ("low", "high"))
+            if low > reached:
+                chosen[index], reached = True, high
+    return pd.Series(chosen, dtype=bool)
+
+
+def has_frontier(table: pd.DataFrame, accuracy: str = "accuracy", ttft: str = FRONTIER_TTFT) -> bool:
+    """Whether a frontier can be claimed: not where it has several points and their intervals all overlap."""
+    if not {accuracy, ttft, "machine"} <= set(table.columns):
+        return False
+    front, apart = frontier_of(table, accuracy, ttft), told_apart(table, accuracy, ttft)
+    return bool((apart.groupby(table["machine"]).sum() > 1).any() or (front.any() and front.equals(apart)))
 
 
 def suites_of(table: pd.DataFrame) -> list[str]:

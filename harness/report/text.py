@@ -57,7 +57,7 @@ def inert(value: object) -> object:
     if not isinstance(value, str):
         return value
     line = one_line(value, CELL)
-    return f"'{line}" if line[:1] in ("=", "+", "-", "@", "＝", "＋", "－", "＠") else line  # noqa: RUF001
+    return f"'{line}" if line[:1] in ("=", "+", "-", "@", "＝", "＋", "－", "＠") else line
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
@@ -65,7 +65,7 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
     shown = table.rename(columns=inert)
     for place, kind in enumerate(shown.dtypes):
         if not pd.api.types.is_numeric_dtype(kind):
-            shown.isetitem(place, shown.iloc[:, place].map(inert))
+            shown.isetitem(place, shown.iloc[:, place].map(inert).array)
     shown.to_csv(path, index=False, encoding="utf-8")
 
 
@@ -83,7 +83,7 @@ def quantity(value: float, low: float, high: float, scale: float = 1.0) -> str:
     places = decimals(value, low, high)
     if not (math.isfinite(low) and math.isfinite(high)):
         return f"{value:.{places}f} (1 block)"
-    return f"{value:.{places}f} ({low:.{places}f}–{high:.{places}f})"  # noqa: RUF001
+    return f"{value:.{places}f} ({low:.{places}f}–{high:.{places}f})"
 
 
 def unit_for(seconds: Iterable[float]) -> tuple[str, float]:
