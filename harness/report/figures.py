@@ -119,7 +119,7 @@ class Gallery:
             try:
                 paint(canvas)
                 canvas.savefig(pixels := io.BytesIO(), format="png", dpi=DPI)
-                few = Image.open(pixels).convert("RGB").quantize(128, dither=Image.Dither.NONE)
+                few = Image.open(pixels).convert("RGB").quantize(256, dither=Image.Dither.NONE)
                 few.save(self.folder / f"{stem}.png", optimize=True, dpi=(DPI, DPI))
                 canvas.savefig(self.folder / f"{stem}.svg", metadata={"Date": None})
             finally:
@@ -293,7 +293,7 @@ def _claims(canvas: Canvas, shown: Sequence[Finding]) -> None:
             drawn.append(value)
     axes.axvline(1.0, color="#888888", lw=1)
     axes.set_xscale("log")
-    axes.set_xlim(min([0.7, *(0.8 * value for value in drawn)]), max([1.5, *(1.35 * value for value in drawn)]))
+    axes.set_xlim(min([0.7, *(0.8 * value for value in drawn)]), max([1.5, *(1.9 * value for value in drawn)]))
     _plain(axes.xaxis, [1, *drawn])
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_ylim(len(names) - 0.4, -0.6)
@@ -370,7 +370,7 @@ def _front_text(rows: pd.DataFrame, accuracy: str, ttft: str) -> str:
     apart = int(told_apart(rows, accuracy, ttft).sum())
     more = ""
     if apart < count:
-        more = f"; {apart} of them, with a black edge, are told from the one before by their accuracy intervals"
+        more = f"; {apart} of them, with a black edge, are told apart by their accuracy intervals"
     return (
         f"On the yellow band: {count} of {number_of(len(rows), 'point')}, which no other{machine} beats in both{more}; "
         f"small numbers: input resolution in px.{bars}"
