@@ -45,10 +45,10 @@ def file_stem(name: str, most: int = 60) -> str:
 
     What had to be changed gets a few digits of its fingerprint, so that two names keep two files.
     """
-    plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in name).lstrip(".")
-    if plain == name and 0 < len(name) <= most:
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in name)
+    if plain == name.strip(".-") and 0 < len(name) <= most:
         return name
-    return f"{plain[: most - 7].strip('-') or 'unnamed'}-{fingerprint(name)[:6]}"
+    return f"{plain.strip('.-')[: most - 7] or 'unnamed'}-{fingerprint(ascii(name))[:6]}"
 
 
 class HarnessError(Exception):

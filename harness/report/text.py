@@ -36,7 +36,7 @@ def label(text: object, most: int = 40) -> str:
 def cell(text: object) -> str:
     """A cell of a Markdown table that shows exactly `text`: no markup, no link, no other cell."""
     line = html.escape(one_line(text, CELL), quote=False)
-    line = re.sub(r"[\\`*\[\]|~]|(?<!\w)_|_(?!\w)", r"\\\g<0>", line)
+    line = re.sub(r"[\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", line)
     line = re.sub(r"(?<=\w):(?=//)", "&#58;", line)  # GitHub makes links of bare addresses
     line = re.sub(r"\bwww\.", "www&#46;", line, flags=re.IGNORECASE)
     return re.sub(r"@(?=[\w-]+\.)", "&#64;", line)
