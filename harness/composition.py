@@ -25,6 +25,7 @@ from functools import cached_property
 from pathlib import Path
 
 from harness import store
+from harness.metrics import METRICS
 from harness.schema import (
     MAIN_STAGE,
     STAGES,
@@ -39,6 +40,7 @@ from harness.schema import (
     Status,
     Visit,
     Work,
+    stages_of,
 )
 from harness.stats import Interval, blocks_interval, effective_n, lag1, percentile, sum_passes
 
@@ -47,6 +49,9 @@ Blocks = dict[int, float]
 
 GROWS = ("prefill", "prefill_visual")
 """Stages that take longer with every layer of the LLM."""
+
+COUNTABLE = 2**63
+"""Counts of operations and bytes beyond this are not of this world."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,60 @@ class Result:
         for suite, exam in self.exams.items():
             if exam.status != "ok":
                 return exam.status, f"{suite}: {exam.reason}"
-        return "ok", ""
+        unfit = [self.untimed, *(f"{suite}: {self.unscored(suite)}" for suite in self.exams if self.unscored(suite))]
+        return next((("error", why) for why in unfit if why), ("ok", ""))
+
+    @cached_property
+    def untimed(self) -> str:
+        """Why visits that call themselves good make no time: records that do not fit each other, or the point."""
+        if why := self._misfit():
+            return why
+        for part, blocks in self.visits.items():
+            kind, parted = part.partition("@")[0], part in self.parts
+            for block, visit in sorted(blocks.items()):
+                if visit.status != "ok":
+                    continue
+                needed = [s for s in STAGES_OF[kind] if self._weight(part, s)] if parted else stages_of(visit.component)
+                if why := unfit(visit, kind, needed):
+                    return f"{part}, block {block}: {why}"
+        if any(not self.visits.get(part) for part in self.parts):
+            return ""  # not measured yet
+        common = self._common(self.parts)
+        if not common:
+            return "its components were never measured in one block; run the sweep again"
+        if self.depths and any(value <= 0 for name in GROWS for value in self._sums(name).values()):
+            return "an LLM of more layers was the faster one, so that its prefill cannot be extended"
+        return ""
+
+    def _misfit(self) -> str:
+        """Why the components that the point names are not those of a point; empty if they are."""
+        kinds = {part.partition("@")[0] for part in self.parts}
+        expected = {"published"} if self.planned.point.published is not None else {"encoder", "connector", "llm"}
+        if not expected <= kinds or kinds - expected - ({"fusion"} if len(expected) > 1 else set()):
+            return (
+                f"its components are {', '.join(sorted(kinds)) or 'missing'}; {', '.join(sorted(expected))} make it up"
+            )
+        layers = [part.removeprefix("llm@") for part in self.parts if part.startswith("llm@")]
+        if layers and (len(set(layers)) < 2 or "llm" in self.parts or not all(map(str.isdecimal, layers))):
+            return f"an LLM measured at the depths {', '.join(layers)} cannot be extended"
+        llm = self.planned.point.llm
+        if layers and (llm is None or not isinstance(llm.config.get("num_hidden_layers"), int)):
+            return "the layers of its LLM are not known"
+        return ""
+
+    def unscored(self, suite: str) -> str:
+        """Why an exam that calls itself good has no score; empty if it has one, or failed and says so."""
+        exam = self.exams[suite]
+        return ungraded(exam) if exam.status == "ok" else ""
+
+    @property
+    def scored(self) -> dict[str, Exam]:
+        """Exams with a score, by suite."""
+        return {
+            suite: exam
+            for suite, exam in self.exams.items()
+            if exam.status == "ok" and exam.score is not None and exam.score.metric and not self.unscored(suite)
+        }
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -122,7 +180,7 @@ class Result:
     def timed(self) -> bool:
         """Whether every component was measured and none of them failed."""
         good = all(v.status == "ok" for blocks in self.visits.values() for v in blocks.values())
-        return good and all(self.visits.get(kind) for kind in self.parts)
+        return good and all(self.visits.get(kind) for kind in self.parts) and not self.untimed
 
     def _series(self, kind: str, name: str) -> dict[int, list[float]]:
         """Block -> counted passes of a stage (or a sum of `TTFTS`) of one component, for the usable blocks."""
@@ -142,6 +200,9 @@ class Result:
 
         Nothing where the prefill is asked over visual tokens alone (`ttft_paper`) and no sequence holds any.
         """
+        return {} if self.untimed else self._sums(name)
+
+    def _sums(self, name: str) -> Blocks:
         stages = TTFTS.get(name, (name,))
         sums: Blocks = {}
         if "prefill_visual" in stages and not self.planned.point.sequence_tokens:
@@ -161,7 +222,7 @@ class Result:
         the LLM was measured whole."""
         if not self.timed or len(self.depths) < 3:
             return None
-        first, middle, last = self.depths
+        first, middle, last = self.depths[0], self.depths[len(self.depths) // 2], self.depths[-1]
         times = {depth: self.stage(f"llm@{depth}", "prefill") for depth in self.depths}
         share = (middle - first) / (last - first)
         blocks = sorted(set.intersection(*(set(each) for each in times.values())))
@@ -226,7 +287,7 @@ class Result:
         for block, seconds in self.composed(stage).items() if len(parts) > 1 else self.stage(kind, stage).items():
             visits = [self.visits[part][block] for part in parts or [kind]]
             visit = visits[-1]
-            if visit.ceilings is None or stage not in visit.work or not seconds:
+            if visit.ceilings is None or any(stage not in each.work for each in visits) or not seconds:
                 continue
             work, ceilings = visit.work[stage], visit.ceilings
             if len(parts) > 1:
@@ -314,6 +375,49 @@ class Result:
         return clean if 2 * len(clean) >= len(common) else common
 
 
+def unfit(visit: Visit, kind: str, stages: Iterable[str]) -> str:
+    """Why a visit that calls itself good has no times of these stages of such a component; empty if it has them."""
+    if visit.component.kind != kind:
+        return f"the record is of a component of another kind ({visit.component.kind})"
+    if (samples := visit.samples) is None:
+        return "the record says ok and has no samples"
+    if missing := [stage for stage in stages if stage not in samples.seconds]:
+        return f"the record has no times of {', '.join(missing)}"
+    passes = len(samples.marks)
+    if not 0 <= samples.warmup < passes:
+        return f"{samples.warmup} of {passes} passes are said to be warm-up"
+    for stage, series in samples.seconds.items():
+        if len(series) != passes:
+            return f"{len(series)} times of {stage} and {passes} marks"
+        if not all(math.isfinite(x) and (x > 0 or (x == 0 and stage not in LASTING)) for x in series):
+            return f"{stage} is said to have taken {min(series):g} s"
+    if (ceilings := visit.ceilings) and not min(ceilings.flops_per_second, ceilings.bytes_per_second) > 0:
+        return "the device's ceilings are not above 0"
+    counts = [count for work in visit.work.values() for count in (work.flops, work.bytes, work.eager_bytes)]
+    memory = [n for n in (visit.memory.before, visit.memory.loaded, visit.memory.peak) if n] if visit.memory else []
+    return "" if all(0 <= n < COUNTABLE for n in (*counts, *memory)) else "a count of operations or bytes is impossible"
+
+
+LASTING = ("encode", "project", "fuse", "prefill", "prefill_visual", "ttft_fused")
+"""Stages that compute, and so take longer than nothing on any clock."""
+
+
+def ungraded(exam: Exam) -> str:
+    """Why an exam that calls itself good has no score; empty if it has one, or is judged by others."""
+    if (score := exam.score) is None:
+        return "the record says ok and has no score"
+    if not score.metric:
+        return "" if exam.suite.submission else "the record has no metric"
+    if score.metric not in METRICS:
+        return f"the metric {score.metric} does not exist; there are: {', '.join(METRICS)}"
+    if not score.answers:
+        return "the record has no answers"
+    for answer in score.answers:
+        if answer.score is None or not (answer.score >= 0 and answer.chance >= 0 and answer.score + answer.chance <= 1):
+            return f"question {answer.question_id}: {answer.score} is not a score from 0 to 1"
+    return ""
+
+
 def counted(samples: Samples, name: str) -> list[float]:
     """A stage's (or TTFT's) passes that count: after warm-up and undisturbed; all after warm-up where none is left."""
     series = sum_passes(samples.seconds, TTFTS[name]) if name in TTFTS else list(samples.seconds[name])
@@ -344,7 +448,10 @@ def compose(manifest: Manifest, visits: Mapping[str, Mapping[int, Visit]], exams
 
 
 def load_results(root: Path, name: str) -> tuple[Manifest, list[Result]]:
-    """A sweep's last run and its points, from the entries that it pinned: later measurements change nothing."""
+    """A sweep's last run and its points, from the entries that it pinned: later measurements change nothing. Or, where
+    `root` is a folder of reports, from the records of that report."""
+    if (root / name / store.MANIFEST).is_file():
+        return (manifest := store.read_manifest(root, name)), compose(manifest, *store.load_report(root / name))
     manifest = store.read_manifest(root, name)
     return manifest, compose(manifest, *_chosen(root, manifest, store.Contents.of(root)))
 

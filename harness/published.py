@@ -34,7 +34,7 @@ def open_published(results: Path, name: str, columns: set[str]) -> pd.DataFrame:
 def read_scores(results: Path) -> pd.DataFrame:
     """`published/accuracy.csv`, scores as numbers."""
     table = open_published(results, "accuracy.csv", COLUMNS)
-    table["score"] = pd.to_numeric(table["score"], errors="coerce")
+    table["score"] = pd.to_numeric(table["score"], errors="coerce").where(lambda score: score.between(-1e6, 1e6))
     return table
 
 
@@ -45,6 +45,8 @@ def encoder_latencies(table: pd.DataFrame, results: Path) -> pd.DataFrame:
     """
     columns = {"encoder", "resolution", "latency_ms", "device", "runtime", "series", "source"}
     known = open_published(results, "encoder_latency.csv", columns)
+    seconds = pd.to_numeric(known["latency_ms"], errors="coerce") / 1e3
+    known = known.assign(seconds=seconds)[seconds.between(0, 1e6, inclusive="neither")]
     rows = []
     if {"encode", "towers"} <= set(table.columns):
         place = ["towers", "resolution", "machine", "dtype", "threads"]
@@ -56,7 +58,7 @@ def encoder_latencies(table: pd.DataFrame, results: Path) -> pd.DataFrame:
                     "encoder": row["towers"],
                     "resolution": row["resolution"],
                     "series": each["series"],
-                    "published": float(each["latency_ms"]) / 1e3,
+                    "published": each["seconds"],
                     "device": f"{each['device']}, {each['runtime']}",
                     "source": each["source"],
                     "here": row["encode"],

@@ -51,6 +51,17 @@ def one_line(text: object, most: int = LINE) -> str:
     return f"{line[: most - tail - 3]} … {line[-tail:]}"
 
 
+def file_stem(name: str, most: int = 60) -> str:
+    """`name` as a file's name without ending: letters, digits, `._-`, never hidden, never a path, at most `most` long.
+
+    What had to be changed gets a few digits of its fingerprint, so that two names keep two files.
+    """
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in name)
+    if plain == name.strip(".-") and 0 < len(name) <= most:
+        return name
+    return f"{plain.strip('.-')[: most - 7] or 'unnamed'}-{fingerprint(ascii(name))[:6]}"
+
+
 class HarnessError(Exception):
     """Something the user can mend. Its text is one printable line (`one_line`): what was found, where, what to do."""
 

@@ -35,6 +35,8 @@ from harness.schema import (
 )
 
 VISITS, EXAMS = "visits.jsonl", "exams.jsonl"
+MANIFEST = "manifest.json"
+"""A report's copy of its sweep's manifest, beside copies of the records that it names."""
 
 E = TypeVar("E", bound=Entry)
 
@@ -187,6 +189,11 @@ def load(root: Path) -> tuple[dict[str, dict[int, Visit]], dict[str, Exam]]:
     return Contents.of(root).newest()
 
 
+def load_report(folder: Path) -> tuple[dict[str, dict[int, Visit]], dict[str, Exam]]:
+    """The same from the copies that stand beside a report."""
+    return by_block(read(folder / VISITS, Visit)), latest(read(folder / EXAMS, Exam))
+
+
 def manifest_path(root: Path, name: str) -> Path:
     """Where the manifest of a sweep lies; refuses a name that would lie elsewhere."""
     try:
@@ -225,8 +232,10 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def read_manifest(root: Path, name: str) -> Manifest:
-    """The last run of the sweep `name`."""
+    """The last run of the sweep `name`; a report's copy of it, where `root` is a folder of reports."""
     path = manifest_path(root, name)
+    if (copy := root / name / MANIFEST).is_file():
+        path = copy
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in path.parent.glob("*.json"))) or "none"
         raise HarnessError(f"no sweep {name!r} under {root}; there are: {there}")

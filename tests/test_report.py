@@ -95,7 +95,7 @@ def test_report_names_what_is_missing_and_what_failed_and_escapes_everything(tmp
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "A &lt;title&gt;" in page
     assert (
-        "measured on test processor (cpu, float32, 1 threads), 2026-01-02; batch 1, 36 passes of each encoder;" in page
+        "measured on test processor (cpu, float32, 1 thread), 2026-01-02; batch 1, 36 passes of each encoder;" in page
     )
     assert "protocol v2: 6 blocks, in each 1 and 0 s warm-up, 6–6 passes" in page
     assert (folder / "frontier.svg").stat().st_size > 5000
@@ -107,7 +107,7 @@ def test_report_says_when_something_else_used_the_machine(tmp_path):
     rough = {b: v.model_copy(update={"disturbed": True}) for b, v in result.visits["llm"].items()}
     folder = write(tmp_path, [Result(result.planned, {**result.visits, "llm": rough}, result.exams)])
     page = (folder / "index.html").read_text()
-    assert "1 of 1 points rest on disturbed blocks" in page
+    assert "1 of 1 point rests on disturbed blocks" in page
     assert "rests on 6 disturbed" in (folder / "table.md").read_text()
 
 
