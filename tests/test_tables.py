@@ -144,7 +144,8 @@ def test_a_score_that_failed_is_a_row_with_its_reason():
     from harness.frame import scores_of
 
     result = make_result()
-    empty = result.exams["doc_read"].model_copy(update={"score": None})
+    failed = {"status": "timeout", "reason": "no sign of life", "score": None}
+    empty = result.exams["doc_read"].model_copy(update=failed)
     cells = readable_scores(scores_of([Result(result.planned, result.visits, {**result.exams, "doc_read": empty})]))
-    assert cells["figure"].tolist() == ["error: the record says ok and has no score", "score"]
+    assert cells["figure"].tolist() == ["timeout: no sign of life", "score"]
     assert "no score" in markdown(cells)
