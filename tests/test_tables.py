@@ -148,4 +148,4 @@ def test_a_score_that_failed_is_a_row_with_its_reason():
     empty = result.exams["doc_read"].model_copy(update=failed)
     cells = readable_scores(scores_of([Result(result.planned, result.visits, {**result.exams, "doc_read": empty})]))
     assert cells["figure"].tolist() == ["timeout: no sign of life", "score"]
-    assert "no score" in markdown(cells)
+    assert "no sign of life" in markdown(cells)
