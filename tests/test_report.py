@@ -4,11 +4,12 @@ import sys
 import pandas as pd
 import pytest
 
-from conftest import ENCODER, MACHINE, failed_visit, make_point, make_result
+from conftest import ENCODER, MACHINE, failed_visit, make_point, make_result, make_visit
 from harness import store
 from harness.composition import Result
 from harness.frame import frame_of
 from harness.report import write_report
+from harness.report.__main__ import main as door
 from harness.report.tables import blocks, deviation, markdown, percentile, readable
 
 
@@ -135,3 +136,33 @@ def test_markdown_escapes_its_own_marks():
 def test_the_report_needs_no_torch():
     code = "import sys, harness.report; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_report_made_again_has_the_same_numbers_unless_it_is_refreshed(tmp_path, monkeypatch, capsys):
+    """A later sweep that measures one of its components again changed the report under its old name and date."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("harness.report.write.draw_figures", lambda *_: [])  # pictures take seconds
+    root, result = tmp_path / "results", make_result()
+    for found in result.visits.values():
+        store.append(root, *found.values())
+    store.append(root, *result.exams.values())
+    manifest = store.make_manifest("mine", "Mine", [result.planned], "command")
+    pins = store.Contents.of(root).pin([result.planned])
+    store.write_manifest(root, manifest.model_copy(update={"pins": pins}))
+    assert door(["mine"]) == 0
+    before = (tmp_path / "reports" / "mine" / "table.csv").read_bytes()
+    slower = result.visits["encoder"][0].component
+    store.append(
+        root, *(make_visit(block=block, scale=2.0, component=slower, started="2026-02-03") for block in range(6))
+    )
+    assert door(["mine"]) == 0
+    assert (tmp_path / "reports" / "mine" / "table.csv").read_bytes() == before
+    capsys.readouterr()
+    assert door(["mine", "refresh=true"]) == 0
+    said = capsys.readouterr().out
+    assert "changed: encoder micro_fastvithd 128px: encode 4.14 ms (6 blocks) -> encode 8.28 ms (6 blocks)" in said
+    assert (tmp_path / "reports" / "mine" / "table.csv").read_bytes() != before
+    assert door(["mine", "refresh=true"]) == 0
+    assert "nothing newer is in the store" in capsys.readouterr().out
+    assert door(["mine", "refresh=perhaps"]) == 2
+    assert "refresh=perhaps: true or false is expected" in capsys.readouterr().err

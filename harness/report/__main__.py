@@ -7,10 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.report.write import write_report
 from harness.schema import HarnessError
 
-DEFAULTS = {"sweep": "resolution", "results": "results", "reports": "reports"}
+DEFAULTS = {"sweep": "resolution", "results": "results", "reports": "reports", "refresh": "false"}
 """Arguments by name, in the order of the positional form."""
 USAGE = """\
 python -m harness.report [SWEEP [RESULTS [REPORTS]]] [KEY=VALUE ...]
@@ -20,6 +19,8 @@ Makes the report of a sweep's last run again from its records; nothing is measur
   sweep=NAME         a sweep that was run: the name of a file in RESULTS/sweeps (default: resolution)
   results=FOLDER     where its records are (default: results), or a folder of reports: each holds its own
   reports=FOLDER     where the report goes: into REPORTS/NAME (default: reports)
+  refresh=true       let it rest on what is newest in the store, and say what that changes; otherwise its numbers are
+                     those of the run, whatever was measured since
 
 What this project shows is made again from itself, or after a run, by
 
@@ -36,7 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         chosen = parse(arguments)
+        from harness.composition import refresh  # pandas and matplotlib take seconds: help is there before that
+        from harness.report.write import write_report
 
+        if chosen["refresh"] == "true":
+            said = refresh(Path(chosen["results"]), chosen["sweep"])
+            print("\n".join([f"changed: {line}" for line in said] or ["nothing newer is in the store"]))
         folder, _ = write_report(Path(chosen["results"]), chosen["sweep"], Path(chosen["reports"]))
     except (HarnessError, OSError) as error:
         print(f"error: {HarnessError(error)}", file=sys.stderr)
@@ -64,6 +70,8 @@ def parse(arguments: Sequence[str]) -> dict[str, str]:
         if not value or "\0" in value:
             raise HarnessError(f"{name}={value}: a value is expected")
         given[name] = value
+    if given.get("refresh") not in (None, "true", "false"):
+        raise HarnessError(f"refresh={given['refresh']}: true or false is expected")
     return DEFAULTS | given
 
 
