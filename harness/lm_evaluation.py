@@ -10,7 +10,6 @@ does: lm-eval loads no plugins. Needs the extra `lm-eval`.
 from __future__ import annotations
 
 import hashlib
-import io
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from harness.metrics import METRICS
 from harness.models.answering import AnsweringModel, Composed, Shown
 from harness.models.hub import folder_of_hub, load_hub
 from harness.models.preprocess import decode_image
-from harness.models.vlm import hash_checkpoint, is_ours, load_vlm, move
+from harness.models.vlm import check_checkpoint, hash_checkpoint, is_ours, load_vlm, move
 from harness.points import DTYPES, check_resolution
 from harness.schema import HarnessError
 from harness.suites.questions import load
@@ -54,7 +53,7 @@ class Stored(Image.Image):
         super().__init__()
         self._images, self._keys, self._place = images, keys, place
         self.key = keys.split("+")[place]
-        with Image.open(io.BytesIO(self.stored)) as header:
+        with open_image(self.stored) as header:
             self._size = header.size
         self._mode = "RGB"
 
@@ -125,6 +124,7 @@ def load_model(
     """A VLM that can be asked: a folder of this project, or a published VLM's folder or hub id."""
     folder = Path(path)
     if is_ours(folder):
+        check_checkpoint(folder)
         vlm = load_vlm(folder, attention)
         side = check_resolution(vlm.spec.encoder, int(resolution or vlm.spec.encoder.native))
         vlm = move(vlm, device, getattr(torch, dtype))

@@ -36,7 +36,20 @@ import pyarrow as pa
 from pyarrow import ipc
 from pyarrow import parquet as pq
 
-from harness import intake
+from harness.intake import (
+    IMAGE_BYTES,
+    LINE_BYTES,
+    MIB,
+    TABLE_BYTES,
+    opened,
+    parse_json,
+    parse_yaml,
+    read_bytes,
+    read_json,
+    read_lines,
+    read_part,
+    read_text,
+)
 from harness.schema import HarnessError, Source
 
 Row = Mapping[str, Any]
@@ -108,10 +121,10 @@ class Folder:
 
     def __init__(self, path: str):
         """`path`: a folder, or a file with one table."""
-        self.path = Path(path).expanduser().resolve()
+        self.path = Path(path).expanduser().absolute()
         self.root = self.path if self.path.is_dir() else self.path.parent
         hub = self.root.parent.name == "snapshots"  # the hub's cache: its files are links to their content
-        self._bound = self.root.parent.parent if hub else self.root
+        self._bound = (self.root.parent.parent if hub else self.root).resolve()
 
     def tables(self, name: str | None, split: str, apart: str | None = None) -> list[Path]:
         """The files of a split: as the hub's card says, else as their names say. `name`: the configuration, perhaps a
@@ -144,8 +157,8 @@ class Folder:
         card = self.root / CARD
         if self.path.is_file() or not card.is_file():
             return []
-        head = re.match(r"---\s*\n(.*?)\n---", intake.read_text(card), re.DOTALL)
-        about = intake.parse_yaml(head[1], str(card)) if head else None
+        head = re.match(r"---\s*\n(.*?)\n---", read_text(card), re.DOTALL)
+        about = parse_yaml(head[1], str(card)) if head else None
         configs = about.get("configs") if isinstance(about, dict) else None
         return [one for one in configs if isinstance(one, dict)] if isinstance(configs, list) else []
 
@@ -234,17 +247,16 @@ class Folder:
                 try:
                     found = start / f"{plain}{ending}"
                     if found.is_file():
-                        return intake.read_bytes(self._inside(found), intake.IMAGE_BYTES)
+                        return read_bytes(self._inside(found), IMAGE_BYTES)
                 except (OSError, ValueError):  # too long for a name, a null character
                     continue
         raise HarnessError(f"{name[:100]!r} is neither a file in {self.root} nor an image in base64")
 
     def _inside(self, path: Path) -> Path:
-        """The file, its links followed, if it is in the folder."""
-        found = path.resolve()
-        if not found.is_relative_to(self._bound):
+        """The file, if it is in the folder, links followed."""
+        if not path.resolve().is_relative_to(self._bound):
             raise HarnessError(f"{path} is a link that leaves the folder {self.root}")
-        return found
+        return path
 
 
 HEADS = (b"\x89PNG", b"\xff\xd8", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"P5", b"P6", b"\0\0\0")
@@ -321,14 +333,14 @@ def _columnar(path: Path) -> Iterator[tuple[Callable[[list[str]], Iterable[Any]]
                 yield batch.slice(start, BATCH).select(columns)
 
     try:
-        with intake.opened(path) as (file, _):
+        with opened(path) as file:
             if path.suffix.lower() == ".parquet":
-                source: Any = pq.ParquetFile(file, buffer_size=intake.MIB)
+                source: Any = pq.ParquetFile(file, buffer_size=MIB)
                 yield (lambda columns: source.iter_batches(BATCH, columns=columns)), source.schema_arrow
             else:
                 source = ipc.open_stream(file)
                 yield stored, source.schema
-    except (pa.ArrowException, TypeError, LookupError, OverflowError) as error:
+    except (pa.ArrowException, ValueError, TypeError, LookupError, OverflowError) as error:
         raise HarnessError(f"{path}: not readable: {error}") from error
 
 
@@ -407,18 +419,18 @@ class _Lines(_Text):
     def __init__(self, path: Path):
         super().__init__(path)
         columns: dict[str, None] = {}
-        for number, (start, line) in enumerate(intake.read_lines(path), start=1):
+        for number, (start, line) in enumerate(read_lines(path), start=1):
             if line.strip():
                 columns |= dict.fromkeys(self._row(line, f"{path}, line {number}"))
                 self._places.append((start, len(line)))
         self.columns = list(columns)
 
     def __getitem__(self, number: int) -> Row:
-        return self._row(intake.read_part(self.path, *self._places[number]), f"{self.path}, row {number}")
+        return self._row(read_part(self.path, *self._places[number]), f"{self.path}, row {number}")
 
     @staticmethod
     def _row(line: bytes, where: str) -> dict[str, Any]:
-        row = intake.parse_json(line.removeprefix(b"\xef\xbb\xbf"), where)
+        row = parse_json(line.removeprefix(b"\xef\xbb\xbf"), where)
         if not isinstance(row, dict):
             raise HarnessError(f"{where}: an object is expected, not {type(row).__name__}")
         return row
@@ -429,7 +441,7 @@ class _Json(_Text):
 
     def __init__(self, path: Path):
         super().__init__(path)
-        found = intake.read_json(path, intake.TABLE_BYTES)
+        found = read_json(path, TABLE_BYTES)
         lists = [found] if isinstance(found, list) else [*found.values()] if isinstance(found, dict) else []
         lists = [one for one in lists if isinstance(one, list) and one and all(isinstance(row, dict) for row in one)]
         if len(lists) != 1:
@@ -449,9 +461,9 @@ class _Cells(_Text):
 
     def __init__(self, path: Path):
         super().__init__(path)
-        csv.field_size_limit(intake.LINE_BYTES)
+        csv.field_size_limit(LINE_BYTES)
         self._delimiter = self._separator()
-        records = self._records(intake.read_lines(path))
+        records = self._records(read_lines(path))
         _, header = next(records, ((0, 0), []))
         self.columns = header
         if not header or len(set(header)) < len(header) or not all(header):
@@ -469,7 +481,7 @@ class _Cells(_Text):
         self._lists = lists & filled
 
     def __getitem__(self, number: int) -> Row:
-        part = io.BytesIO(intake.read_part(self.path, *self._places[number]))
+        part = io.BytesIO(read_part(self.path, *self._places[number]))
         _, cells = next(self._records((0, line) for line in part))
         row = dict(zip(self.columns, cells, strict=True))
         return row | {name: _list(row[name]) for name in self._lists}
@@ -477,7 +489,7 @@ class _Cells(_Text):
     def _separator(self) -> str:
         if self.path.suffix.lower() == ".tsv":
             return "\t"
-        _, head = next(intake.read_lines(self.path), (0, b""))
+        _, head = next(read_lines(self.path), (0, b""))
         return max(",;\t", key=lambda sign: head.count(sign.encode()))
 
     def _records(self, lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[tuple[int, int], list[str]]]:
@@ -511,7 +523,7 @@ def _list(cell: str) -> list[Any] | None:
     if not (cell.startswith("[") and cell.endswith("]")):
         return None
     try:
-        found = intake.parse_json(cell, "cell")
+        found = parse_json(cell, "cell")
     except HarnessError:
         return None
     return found if isinstance(found, list) else None

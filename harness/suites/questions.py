@@ -17,7 +17,8 @@ from jinja2.filters import do_join
 from jinja2.parser import Parser
 from jinja2.sandbox import SandboxedEnvironment
 
-from harness import apart, intake
+from harness import apart
+from harness.intake import open_image
 from harness.metrics import METRICS
 from harness.schema import DRAWN, HarnessError, Suite, fingerprint
 from harness.suites import embedded, hub, local
@@ -385,7 +386,7 @@ def _again(rows: Any, number: int, parts: _Parts, stored: Callable[[Any, int], b
 def _check(stored: bytes, place: str, whole: bool) -> None:
     """Refuse bytes in which no image begins, or one too large; `whole`: or one that is cut or damaged."""
     try:
-        with intake.open_image(stored) as image:
+        with open_image(stored) as image:
             if not whole:
                 return
             if image.format == "PNG":

@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from harness import intake
 from harness.config import ROOT, options, unknown
+from harness.intake import read_yaml
 from harness.metrics import METRICS
 from harness.schema import DRAWN, HarnessError, Source, Suite, fingerprint, first_fault
 from harness.submissions import ENDINGS
@@ -36,7 +36,7 @@ _Loader.add_constructor("!function", lambda loader, node: str(node.value))
 
 def load_task(path: Path, including: tuple[Path, ...] = ()) -> dict[str, Any]:
     """A task's YAML, with the file of its folder that it includes underneath; `including`: the files that led here."""
-    task = intake.read_yaml(path, _Loader)
+    task = read_yaml(path, _Loader)
     if not isinstance(task, dict) or not all(isinstance(key, str) for key in task):
         raise HarnessError(f"{path}: a task is expected, a mapping of keys")
     if "include" in task:
