@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from harness.schema import DRAWN, HarnessError, Source
@@ -55,6 +57,27 @@ def pin(source: Source) -> Source:
     if source.path == DRAWN or source.revision or is_local(source.path):
         return source
     return source.model_copy(update={"revision": _commit(source.path, None)})
+
+
+def check_place(suite: str, path: object) -> str:
+    """Where a suite's data is said to lie: a folder or file that is there, or a data set of the hub."""
+    if not isinstance(path, str) or not path:
+        raise HarnessError(f"data={{{suite}:{path}}}: a folder or file is expected")
+    if is_local(path) or (re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", path) and (_commit(path, None) or _is_cached(path))):
+        return path
+    raise HarnessError(f"data={{{suite}:{path}}}: there is no such folder or file")
+
+
+def _is_cached(path: str) -> bool:
+    """Whether the hub's data set was fetched before."""
+    import datasets
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    places = (
+        Path(HF_HUB_CACHE) / f"datasets--{path.replace('/', '--')}",
+        Path(datasets.config.HF_DATASETS_CACHE) / path.replace("/", "___"),
+    )
+    return any(place.is_dir() for place in places)
 
 
 @cache
