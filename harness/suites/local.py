@@ -240,7 +240,7 @@ class Folder:
         """The file that a relative path names."""
         plain = PurePosixPath(name.replace("\\", "/"))
         if plain.is_absolute() or ".." in plain.parts or re.match(r"[A-Za-z]:|\w+://", name):
-            raise HarnessError(f"{name[:100]!r} leaves the folder {self.root}")
+            raise HarnessError(f"{name[:40]!r} leaves the folder {self.root}")
         endings = ("",) if plain.suffix else ("", *PICTURES)
         for start in dict.fromkeys((beside.parent, self.root, self.root / "images")):
             for ending in endings:
@@ -250,7 +250,7 @@ class Folder:
                         return read_bytes(self._inside(found), IMAGE_BYTES)
                 except (OSError, ValueError):  # too long for a name, a null character
                     continue
-        raise HarnessError(f"{name[:100]!r} is neither a file in {self.root} nor an image in base64")
+        raise HarnessError(f"{name[:40]!r} is neither a file in {self.root} nor an image in base64")
 
     def _inside(self, path: Path) -> Path:
         """The file, if it is in the folder, links followed."""

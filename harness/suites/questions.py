@@ -89,7 +89,6 @@ OPENING = 120.0
 BYTES_PER_SECOND = 10e6
 
 
-@cache
 def fault_of(suite: Suite) -> str:
     """Why a suite's local data cannot be asked about, in one line; empty if it can, and for what is not local.
 
@@ -98,14 +97,18 @@ def fault_of(suite: Suite) -> str:
     """
     if suite.source.path == DRAWN or not local.is_local(suite.source.path):
         return ""
-    path = Path(suite.source.path).expanduser()
+    return _fault_of(Path(suite.source.path).expanduser(), suite.model_dump_json())
+
+
+@cache
+def _fault_of(path: Path, suite: str) -> str:
     try:
         size = sum(size for _, size, _ in local.content_of(path))
-        given = {"suite": suite.model_dump_json()}
-        apart.call("harness.suites.questions:inspect", given, seconds=OPENING + size / BYTES_PER_SECOND)
+        seconds = OPENING + size / BYTES_PER_SECOND
+        apart.call("harness.suites.questions:inspect", {"suite": suite}, seconds=seconds)
     except HarnessError as error:
         said = str(error)
-        return said if str(path) in said or str(path.resolve()) in said else f"{path}: {said}"
+        return said if str(path) in said or str(path.absolute()) in said else f"{path}: {said}"
     return ""
 
 
