@@ -41,6 +41,7 @@ def measure(*overrides: str) -> Result:
     from harness.points import make_point
     from harness.session import alone
     from harness.suites.embedded import fingerprint_of_rows
+    from harness.suites.questions import fault_of
     from harness.sweep import command_of
 
     _, configs = compose_all(overrides)
@@ -66,7 +67,12 @@ def measure(*overrides: str) -> Result:
         for name, key in planned.exams.items():
             started, begin = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
             _, suite = plan.exams[key]
-            score = measurer.exam(point, suite, lambda _: None)
+            score, reason = None, fault_of(suite)
+            try:
+                score = None if reason else measurer.exam(point, suite, lambda _: None)
+            except HarnessError as error:  # one suite's fault costs that suite
+                reason = str(error)
             spent = {"started": started, "seconds": round(time.monotonic() - begin, 3)}
-            exams[name] = Exam(**common, **spent, key=key, point=point, suite=suite, score=score)
+            became = common | {"status": "error" if reason else "ok", "reason": reason}
+            exams[name] = Exam(**became, **spent, key=key, point=point, suite=suite, score=score)
     return Result(planned, visits, exams)

@@ -9,15 +9,18 @@ chat template, a processor, a model built from a stored configuration) runs in a
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
+from PIL import Image, UnidentifiedImageError
 
 from harness.schema import HarnessError, check_plain
 
@@ -26,6 +29,14 @@ CONFIG_BYTES = 16 * MIB
 """Largest configuration, manifest, YAML or template; a tokenizer's JSON is the largest that is known, at 11 MiB."""
 LINE_BYTES = 256 * MIB
 """Largest line of a store: an evaluation of 200,000 answers is some 60 MiB."""
+
+TABLE_BYTES = 64 * MIB
+"""Largest JSON document of rows; one of JSON lines may be larger."""
+IMAGE_BYTES = 256 * MIB
+IMAGE_PIXELS = 2**27
+"""Largest image: 11,585 px squared, 400 MB when it is decoded; the largest infographics have half of it."""
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+"""Formats that are decoded. Pillow knows more, one of which (EPS) runs a program on what it is given."""
 
 
 @contextmanager
@@ -51,6 +62,24 @@ def read_bytes(path: Path, most: int = CONFIG_BYTES) -> bytes:
         if (size := os.fstat(file.fileno()).st_size) > most:
             raise HarnessError(f"{path}: {size} bytes; at most {most} are read")
         return file.read(most)
+
+
+def read_lines(path: Path, most: int = LINE_BYTES) -> Iterator[tuple[int, bytes]]:
+    """A file's lines with their ends, each with the place where it begins; refused if one is longer than `most`."""
+    with opened(path) as file:
+        start = 0
+        while line := file.readline(most + 1):
+            if len(line) > most:
+                raise HarnessError(f"{path}: a line of more than {most} bytes at byte {start}")
+            yield start, line
+            start += len(line)
+
+
+def read_part(path: Path, start: int, size: int) -> bytes:
+    """So many bytes of a file from a place that `read_lines` named."""
+    with opened(path) as file:
+        file.seek(start)
+        return file.read(size)
 
 
 def hash_files(paths: Iterable[Path]) -> str:
@@ -103,11 +132,16 @@ def parse_json(text: str | bytes, where: str) -> Any:
 
 def read_yaml(path: Path, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
     """A YAML file of plain values."""
+    return parse_yaml(read_text(path), str(path), loader)
+
+
+def parse_yaml(text: str, where: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
+    """YAML of plain values; `where` names it in a fault."""
     try:
-        found = yaml.load(read_text(path), loader)
+        found = yaml.load(text, loader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise HarnessError(f"{path}: not readable: {error}") from error
-    return bounded(found, str(path))
+        raise HarnessError(f"{where}: not readable: {error}") from error
+    return bounded(found, where)
 
 
 def bounded(value: Any, where: str) -> Any:
@@ -120,3 +154,29 @@ def bounded(value: Any, where: str) -> Any:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a number of JSON")
+
+
+@contextmanager
+def open_image(stored: bytes) -> Iterator[Image.Image]:
+    """An image by its header, with a size that may be decoded; a fault while it is decoded is one line as well."""
+    what = f"unreadable image of {len(stored)} bytes"
+    try:
+        if len(stored) > IMAGE_BYTES:
+            raise HarnessError(f"{what}: at most {IMAGE_BYTES} are read")
+        with Image.open(io.BytesIO(stored), formats=_image_formats()) as image:
+            if image.width * image.height > IMAGE_PIXELS:
+                raise HarnessError(f"{what}: {image.width} x {image.height} px, at most {IMAGE_PIXELS} px are decoded")
+            yield image
+    except HarnessError:
+        raise
+    except UnidentifiedImageError as error:
+        raise HarnessError(f"{what}: none of {', '.join(IMAGE_FORMATS)}") from error
+    except Exception as error:  # Pillow's readers raise whatever comes their way
+        raise HarnessError(f"{what}: {type(error).__name__}: {error}") from error
+
+
+@cache
+def _image_formats() -> tuple[str, ...]:
+    """Those of `IMAGE_FORMATS` that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in IMAGE_FORMATS if name in Image.OPEN)

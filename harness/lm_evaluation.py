@@ -1,16 +1,23 @@
 """lm-eval, both ways: our suites for its models (`SuiteTask`), our models and our engine for its tasks (`HarnessLM`).
 
     lm_eval --model hf-multimodal --include_path sweeps/suite --tasks docvqa ...
-    lm_eval --model vlm-harness --model_args checkpoint=FOLDER,resolution=512 --tasks chartqa
+    python -m harness.lm_evaluation --model vlm-harness --model_args checkpoint=FOLDER,resolution=512 --tasks chartqa
 
-The second needs `harness.lm_evaluation` imported first, as `python -m harness.lm_evaluation` (the same command line)
-does: lm-eval loads no plugins. Needs the extra `lm-eval`.
+lm-eval loads no plugins; `python -m harness.lm_evaluation` is its command line with `vlm-harness` among its models, on
+the device that is there unless `--device` names one. The data of our suites may lie in a folder or file, as for a sweep
+(`data={SUITE:FOLDER}`, see `harness.suites.local`): the environment says where, or the metadata of the command line:
+
+    VLM_HARNESS_DATA='{docvqa: /data/docvqa}' lm_eval --include_path sweeps/suite --tasks docvqa ...
+    lm_eval --include_path sweeps/suite --tasks docvqa --metadata '{"data": {"docvqa": "/data/docvqa"}}' ...
+
+Needs the extra `lm-eval`.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
-import io
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +27,7 @@ import torch
 from PIL import Image
 
 from harness.answers import Engine, judged
+from harness.intake import open_image, read_yaml
 from harness.machine import resolve_device
 from harness.metrics import METRICS
 from harness.models.answering import AnsweringModel, Composed, Shown
@@ -27,9 +35,10 @@ from harness.models.hub import folder_of_hub, load_hub
 from harness.models.preprocess import decode_image
 from harness.models.vlm import check_checkpoint, hash_checkpoint, is_ours, load_vlm, move
 from harness.points import DTYPES, check_resolution
-from harness.schema import HarnessError
-from harness.suites.questions import load
-from harness.suites.tasks import JUDGED, suite_of
+from harness.schema import HarnessError, Suite
+from harness.suites.hub import check_place
+from harness.suites.questions import fault_of, load
+from harness.suites.tasks import JUDGED, load_task, suite_of
 
 try:
     from lm_eval.api.instance import Instance
@@ -40,6 +49,10 @@ except ImportError as error:
     raise HarnessError('lm-eval is not installed: pip install "vlm-harness[lm-eval]"') from error
 
 MARK = "<image>"
+NAME = "vlm-harness"
+"""What lm-eval calls our models."""
+PLACES = "VLM_HARNESS_DATA"
+"""Where suites' data lies instead of on the hub: `{docvqa: /data/docvqa, pope: /data/pope.tsv}`."""
 
 # Run as a script this file is `__main__`; a YAML that names a class of it would import, and register, it once more.
 sys.modules.setdefault("harness.lm_evaluation", sys.modules[__name__])
@@ -54,7 +67,7 @@ class Stored(Image.Image):
         super().__init__()
         self._images, self._keys, self._place = images, keys, place
         self.key = keys.split("+")[place]
-        with Image.open(io.BytesIO(self.stored)) as header:
+        with open_image(self.stored) as header:
             self._size = header.size
         self._mode = "RGB"
 
@@ -76,9 +89,9 @@ class SuiteTask(ConfigurableTask):  # type: ignore[misc]
     def __init__(self, config: dict[str, Any]):
         import datasets
 
-        suite = suite_of(
-            {key: value for key, value in config.items() if key != "class"}, Path(f"{config['task']}.yaml")
-        )
+        suite = _suite_of(config)
+        if why := fault_of(suite):
+            raise HarnessError(f"suite {suite.name} cannot be asked: {why}")
         questions = load(suite)
         asked = {question.question_id: question for question in questions.asked}
         rows = [
@@ -119,6 +132,32 @@ class SuiteTask(ConfigurableTask):  # type: ignore[misc]
         )
 
 
+def _suite_of(config: dict[str, Any]) -> Suite:
+    """The suite of a task's configuration. lm-eval adds the command line's `--metadata` and `--model_args` to its
+    metadata, where a checkpoint's `revision` would be taken for the data's: the YAML says what the suite is."""
+    about = config.get("metadata") or {}
+    source = Path(str(about.get("config_source", "")))
+    own = (load_task(source).get("metadata") if source.suffix == ".yaml" else about) or {}
+    given = about.get("data") or {}
+    if not isinstance(given, dict):
+        raise HarnessError(f"data={given}: suites and folders are expected")
+    name = str(config["task"])
+    place = given.get(name) or places(os.environ.get(PLACES, "")).get(name)
+    task = {key: value for key, value in config.items() if key != "class"} | {"metadata": own}
+    return suite_of(task, Path(f"{name}.yaml"), check_place(name, place) if place else "")
+
+
+def places(said: str) -> dict[str, str]:
+    """`{docvqa: /data/docvqa, pope: /data/pope}`, braces and quotes as one likes -> folder by suite."""
+    found = {}
+    for pair in filter(None, (one.strip() for one in said.strip().removeprefix("{").removesuffix("}").split(","))):
+        suite, colon, path = (part.strip().strip("\"'") for part in pair.partition(":"))
+        if not (suite and colon and path):
+            raise HarnessError(f"{PLACES}={said}: {{SUITE: FOLDER, ...}} is expected")
+        found[suite] = path
+    return found
+
+
 def load_model(
     path: str, resolution: int | None, attention: str, device: str, dtype: str, revision: str | None = None
 ) -> AnsweringModel:
@@ -148,7 +187,7 @@ class _Lazy(Sequence[bytes]):
         return self._images[place].stored
 
 
-@register_model("vlm-harness")
+@register_model(NAME)
 class HarnessLM(LM):  # type: ignore[misc]
     """A VLM of this project as an lm-eval model: an image is encoded and prefilled once for all its requests."""
 
@@ -156,7 +195,7 @@ class HarnessLM(LM):  # type: ignore[misc]
 
     def __init__(
         self,
-        checkpoint: str,
+        checkpoint: str = "",
         resolution: int | None = None,
         revision: str | None = None,
         device: str | None = "auto",
@@ -165,15 +204,31 @@ class HarnessLM(LM):  # type: ignore[misc]
         journal: str = "",
         batch_size: Any = None,
         max_batch_size: Any = None,
+        **unknown: Any,
     ):
         """`checkpoint`: a folder that `Vlm.save` wrote, or a published VLM's folder or hub id (with its `revision`);
         `journal`: a file that keeps answers as they come. The batch sizes are lm-eval's: here they change no answer and
         are not needed."""
         super().__init__()
+        if unknown:
+            known = "checkpoint, resolution, revision, device, dtype, attention, journal"
+            raise HarnessError(f"model_args: there is no {next(iter(unknown))}; there are: {known}")
+        if not checkpoint:
+            raise HarnessError("model_args: checkpoint=FOLDER is expected")
+        if resolution is not None and (isinstance(resolution, bool) or not isinstance(resolution, int)):
+            raise HarnessError(f"model_args: resolution={resolution}: a whole number is expected")
         if dtype not in DTYPES:
             raise HarnessError(f"dtype={dtype}: one of {', '.join(DTYPES)} is expected")
-        self.model = load_model(checkpoint, resolution, attention, resolve_device(device or "auto"), dtype, revision)
-        self.journal = Path(journal) if journal else None
+        place = resolve_device(str(device or "auto"))
+        self.model = load_model(str(checkpoint), resolution, str(attention), place, dtype, revision)
+        self.journal = Path(str(journal)) if journal else None
+
+    @classmethod
+    def create_from_arg_obj(
+        cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None
+    ) -> HarnessLM:
+        """From `--model_args`, which win over lm-eval's own options of the same name."""
+        return cls(**{key: value for key, value in (additional_config or {}).items() if value is not None} | arg_dict)
 
     @torch.inference_mode()
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
@@ -227,7 +282,31 @@ class HarnessLM(LM):  # type: ignore[misc]
         return "+".join(digests), pictures
 
 
-if __name__ == "__main__":
+def no_device(arguments: Sequence[str]) -> bool:
+    """Whether a command line asks one of our models and names no device: lm-eval would say `cuda:0`, there or not."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--model", "-M")
+    parser.add_argument("--config", "-C")
+    parser.add_argument("--device")
+    asked, _ = parser.parse_known_args(arguments)
+    stored = read_yaml(Path(asked.config)) if asked.config else {}
+    stored = stored if isinstance(stored, dict) else {}
+    return (asked.model or stored.get("model")) == NAME and not (asked.device or stored.get("device"))
+
+
+def main() -> int:
+    """lm-eval's command line; the exit code is 2 for bad input of ours."""
     from lm_eval.__main__ import cli_evaluate
 
-    sys.exit(cli_evaluate())
+    try:
+        if no_device(sys.argv[1:]):
+            sys.argv += ["--device", "auto"]
+        cli_evaluate()
+    except HarnessError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -28,20 +28,25 @@ def available_cores() -> int:
 
 
 def resolve_device(asked: str) -> str:
-    """`auto`, `cpu`, `cuda` or `mps` -> the device, or an error when it is not there."""
+    """`auto`, `cpu`, `cuda` or `mps`, perhaps with a number (`cuda:1`) -> the device, or an error when it is not there;
+    the first of a kind goes by its kind alone."""
     import torch
 
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if asked == "auto":
         return next(device for device in ("cuda", "mps", "cpu") if present[device])
-    if asked not in present:
-        raise HarnessError(f"unknown device {asked!r}; there are: auto, {', '.join(present)}")
-    if not present[asked]:
+    kind, colon, number = asked.partition(":")
+    if kind not in present or (colon and not (number.isdecimal() and len(number) < 4)):
+        raise HarnessError(f"unknown device {asked!r}; there are: auto, {', '.join(present)}, cuda:0, ...")
+    if not present[kind]:
         found = ", ".join(device for device, there in present.items() if there)
         raise HarnessError(
-            f"device={asked}: torch {torch.__version__} sees no {asked} here (it sees: {found}); use device=auto"
+            f"device={asked}: torch {torch.__version__} sees no {kind} here (it sees: {found}); use device=auto"
         )
-    return asked
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if int(number or 0) >= count:
+        raise HarnessError(f"device={asked}: the last {kind} device here is {kind}:{count - 1}")
+    return asked if int(number or 0) else kind
 
 
 def processor_name() -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.config import Plain
+from harness.config import Plain, unknown
 from harness.machine import available_cores, resolve_device
 from harness.models.hub import count_tokens, folder_of_hub, hash_hub
 from harness.models.vlm import (
@@ -34,7 +34,7 @@ from harness.schema import (
     first_fault,
     grid_of,
 )
-from harness.suites.hub import pin
+from harness.suites.hub import check_place, pin
 from harness.suites.questions import examples
 from harness.suites.tasks import expand, load_suite
 
@@ -140,16 +140,34 @@ def _suites(config: Plain) -> tuple[Suite, ...]:
     if not isinstance(names, list):
         raise HarnessError(f"suites={names}: a list is expected, e.g. suites=[doc_read,shapes]")
     limit = None if config["limit"] is None else _positive("limit", config["limit"])
-    data = config["data"] or {}
-    suites = (load_suite(s, limit, str(data.get(s, ""))) for name in names for s in expand(str(name)))
+    asked = [suite for name in names for suite in expand(str(name))]
+    data = _data(config["data"], asked)
+    suites = (load_suite(suite, limit, data.get(suite, "")) for suite in asked)
     return tuple(suite.model_copy(update={"source": pin(suite.source)}) for suite in suites)
+
+
+def _data(given: Any, asked: list[str]) -> dict[str, str]:
+    """Where data lies instead of on the hub, by suite."""
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise HarnessError(f"data={given}: suites and folders are expected, e.g. data={{docvqa:/data/docvqa}}")
+    if strange := [str(suite) for suite in given if suite not in asked]:
+        raise HarnessError(f"data: {unknown('suite', strange[0], asked)}")
+    return {suite: check_place(suite, path) for suite, path in given.items()}
 
 
 def _place(config: Plain) -> dict[str, Any]:
     """Where and how it is measured."""
     threads = config["threads"]
+    device = resolve_device(str(config["device"]))
+    if ":" in device:
+        kind, number = device.split(":")
+        raise HarnessError(
+            f"device={device}: the first {kind} device is measured; CUDA_VISIBLE_DEVICES={number} makes it that"
+        )
     return {
-        "device": resolve_device(str(config["device"])),
+        "device": device,
         "dtype": _choice("dtype", config["dtype"], DTYPES),
         "attention": _choice("attention", config["attention"], ATTENTIONS),
         "threads": available_cores() if threads == "auto" else _positive("threads", threads),

@@ -69,16 +69,19 @@ class Progress:
 
 def outcome(result: Result) -> str:
     """One point in a few words."""
-    if result.status != "ok":
+    if not result.timed:
         return f"{result.status}: {result.reason}"
     import pandas as pd
 
     row = row_of(result)
     text = f"TTFT {milliseconds(pd.Series(row), 'ttft_model'):>26} ms" + ("  disturbed" if result.disturbed else "")
-    if "accuracy" not in row:
-        return f"{text}  {result.planned.no_accuracy}"
     each = "  ".join(f"{suite} {row[suite]:.3f}" for suite in result.exams if suite in row)
-    return f"{text}  accuracy {row['accuracy']:.3f} ({each})"
+    failed = [f"{suite} failed: {exam.reason}" for suite, exam in result.exams.items() if exam.status != "ok"]
+    if "accuracy" in row:
+        said = f"accuracy {row['accuracy']:.3f} ({each})"
+    else:  # not the mean of fewer suites than were asked
+        said = "  ".join(filter(None, [each, *failed])) or result.planned.no_accuracy
+    return f"{text}  {said}"
 
 
 def readable(seconds: float) -> str:

@@ -18,7 +18,7 @@ from harness.machine import commit
 from harness.plan import Plan, batches
 from harness.progress import Progress, readable
 from harness.schema import Exam, HarnessError, Score, Visit
-from harness.worker import Worker
+from harness.worker import Outcome, Worker
 
 
 class Session:
@@ -108,17 +108,21 @@ class Session:
             store.append(self.root, visit)
         return visits
 
-    def ask_all(self, keys: Sequence[str], again: bool = False) -> None:
-        """Ask what is missing, in one process that lives across points; `again`: what was answered too."""
+    def ask_all(self, keys: Sequence[str], again: bool = False, faults: Mapping[str, str] | None = None) -> None:
+        """Ask what is missing, in one process that lives across points; `again`: what was answered too. `faults`: by
+        key, why an exam cannot be taken; it fails, the others are taken."""
         try:
             for count, key in enumerate(keys, start=1):
                 point, suite = self.plan.exams[key]
                 name = f"exam {count}/{len(keys)}: {point.name} {suite.name}"
                 started, begin = datetime.now(UTC), time.monotonic()
                 journal = store.journal_of(self.root, key)
-                if again:
-                    journal.unlink(missing_ok=True)
-                outcome = self.worker.exam(point, suite, self.timeout, partial(self.progress.doing, name), journal)
+                if why := (faults or {}).get(key):
+                    outcome = Outcome("error", why)
+                else:
+                    if again:
+                        journal.unlink(missing_ok=True)
+                    outcome = self.worker.exam(point, suite, self.timeout, partial(self.progress.doing, name), journal)
                 exam = Exam(
                     **self._origin(key, point.device, started),
                     seconds=round(time.monotonic() - begin, 3),

@@ -90,6 +90,7 @@ def run(arguments: Sequence[str]) -> int:
     from harness.points import make_point
     from harness.session import Session, alone
     from harness.suites.embedded import fingerprint_of_rows
+    from harness.suites.questions import fault_of
     from harness.worker import interruptible
 
     direct, seed, timeout = _direct(common["direct"]), _whole("seed", common["seed"]), _seconds(common["timeout"])
@@ -111,6 +112,9 @@ def run(arguments: Sequence[str]) -> int:
             print(f"note: {mended}", file=sys.stderr)
     visits, exams = store.load(root)
     todo, asked = plan.missing(visits, common["force"]), plan.unanswered(exams, common["force"])
+    faults = {key: why for key in asked if (why := fault_of(plan.exams[key][1]))}
+    for suite, why in dict.fromkeys((plan.exams[key][1].name, why) for key, why in faults.items()):
+        print(f"note: suite {suite} cannot be asked: {why}", file=sys.stderr)
     device = next(iter(machines.values()))
     count = sum(map(len, todo))
     total = sum(component.protocol.blocks for component in plan.components.values())
@@ -140,7 +144,7 @@ def run(arguments: Sequence[str]) -> int:
                     session = Session(plan, root, timeout, seed, progress)
                     with interruptible():
                         session.visit_all(todo)
-                        session.ask_all(asked, again=common["force"])
+                        session.ask_all(asked, common["force"], faults)
     finally:
         store.write_manifest(root, manifest.model_copy(update={"pins": store.Contents.of(root).pin(plan.points)}))
     from harness.report import write_report

@@ -24,7 +24,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from harness.models.answering import Begun, Prepared, Prompt, Shown
-from harness.models.preprocess import decode_image
+from harness.models.preprocess import ASPECT, decode_image
 from harness.schema import HarnessError
 
 OF_TOKENS = ("input_ids", "token_type_ids", "mm_token_type_ids")
@@ -68,7 +68,9 @@ class Prompter:
         if not hasattr(self._own, "processor"):
             self._own.processor = copy.deepcopy(self.processor)
         processor = self._own.processor
-        pictures = [decode_image(image) if isinstance(image, bytes) else image.convert("RGB") for image in shown]
+        pictures = [
+            decode_image(image, ASPECT) if isinstance(image, bytes) else image.convert("RGB") for image in shown
+        ]
         own = processor.image_processor
         processor.image_processor = _Once(own)
         pixels: dict[str, Tensor] = {}

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
+from harness.intake import open_image
 from harness.schema import Encoder, HarnessError, grid_of
 
+CANVAS = 8192
+"""Side of the largest square that is padded as it is; larger ones would take gigabytes."""
+ASPECT = 1000
+"""How much longer than wide an image may be whose short side a processor will enlarge."""
 
-def decode_image(encoded: bytes) -> Image.Image:
-    """PNG, JPEG, ... bytes -> RGB image."""
-    try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            return image.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise HarnessError(f"unreadable image of {len(encoded)} bytes: {error}") from error
+
+def decode_image(encoded: bytes, aspect: int | None = None) -> Image.Image:
+    """PNG, JPEG, ... bytes -> RGB image. What is too large (see `harness.intake.open_image`), or more than `aspect`
+    times longer than wide, is refused by its header, before anything is decoded."""
+    with open_image(encoded) as image:
+        long, short = max(image.size), min(image.size)
+        if aspect is not None and long > aspect * short:
+            raise HarnessError(f"image of {image.width} x {image.height} px: more than {aspect} times longer than wide")
+        return image.convert("RGB")
 
 
 def square(image: Image.Image, resolution: int, fill: tuple[int, int, int]) -> np.ndarray:
-    """Pad to a square with `fill`, as FastVLM and LLaVA do, and resize (bicubic, antialiased) -> (R, R, 3) uint8."""
-    side = max(image.size)
+    """Pad to a square with `fill`, as FastVLM and LLaVA do, and resize (bicubic, antialiased) -> (R, R, 3) uint8.
+
+    An image that is longer than `CANVAS`, and than the result, is first made that long: padded as it is, one of
+    60,000 x 100 px would be a square of 10 GB. Others are resized once, after they were padded.
+    """
+    side, most = max(image.size), max(CANVAS, resolution)
+    if side > most and image.size != (side, side):
+        width, height = (max(1, round(one * most / side)) for one in image.size)
+        image, side = image.resize((width, height), Image.Resampling.BICUBIC), most
     if image.size != (side, side):
         canvas = Image.new("RGB", (side, side), fill)
         canvas.paste(image, ((side - image.width) // 2, (side - image.height) // 2))

@@ -7,6 +7,7 @@ image, references and kind are found.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import yaml
 from pydantic import ValidationError
 
 from harness.config import ROOT, options, unknown
+from harness.intake import read_yaml
 from harness.metrics import METRICS
-from harness.schema import HarnessError, Source, Suite, fingerprint, first_fault
+from harness.schema import DRAWN, HarnessError, Source, Suite, fingerprint, first_fault
 from harness.submissions import ENDINGS
+from harness.suites.local import content_of, is_local
 
 FOLDER = ROOT / "suite"
 
@@ -31,17 +34,21 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_constructor("!function", lambda loader, node: str(node.value))
 
 
-def load_task(path: Path) -> dict[str, Any]:
-    """A task's YAML, with the files that it includes underneath."""
-    try:
-        task = yaml.load(path.read_text(), _Loader)
-    except (yaml.YAMLError, OSError) as error:
-        raise HarnessError(f"{path}: not readable: {' '.join(str(error).split())}") from error
-    if not isinstance(task, dict):
+def load_task(path: Path, including: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A task's YAML, with the file of its folder that it includes underneath; `including`: the files that led here."""
+    task = read_yaml(path, _Loader)
+    if not isinstance(task, dict) or not all(isinstance(key, str) for key in task):
         raise HarnessError(f"{path}: a task is expected, a mapping of keys")
     if "include" in task:
-        below = load_task(path.parent / task.pop("include"))
-        task = {**below, **task, "metadata": {**below.get("metadata", {}), **task.get("metadata", {})}}
+        other = str(task.pop("include"))
+        below = (path.parent / other).resolve()
+        if not below.is_relative_to(path.parent.resolve()):
+            raise HarnessError(f"{path}: include: {other} is not in its folder")
+        seen = (*including, path.resolve())
+        if below in seen:
+            raise HarnessError(f"{path}: include: {other} includes this file")
+        under = load_task(below, seen)
+        task = {**under, **task, "metadata": {**_part(under, "metadata", path), **_part(task, "metadata", path)}}
     return task
 
 
@@ -54,12 +61,19 @@ def path_of(name: str) -> Path:
 
 def expand(name: str) -> list[str]:
     """The suites that a name stands for: itself, or the members of a group such as `avg5`."""
-    task = load_task(path_of(name))
-    return [str(member) for member in task["task"]] if "group" in task else [name]
+    path = path_of(name)
+    task = load_task(path)
+    if "group" not in task:
+        return [name]
+    members = task.get("task")
+    if not isinstance(members, list) or not members:
+        raise HarnessError(f"{path}: task: a list of suites is expected")
+    return [str(member) for member in members]
 
 
 def load_suite(name: str, limit: int | None = None, data: str = "") -> Suite:
-    """The suite of a file's name. `limit`: at most so many images; `data`: a folder or hub id in place of its own."""
+    """The suite of a file's name. `limit`: at most so many images; `data`: a folder, a file or a hub id in place of its
+    own."""
     path = path_of(name)
     suite = suite_of(load_task(path), path, data)
     return suite if limit is None else suite.model_copy(update={"images": min(limit, suite.images or limit)})
@@ -67,8 +81,8 @@ def load_suite(name: str, limit: int | None = None, data: str = "") -> Suite:
 
 def suite_of(task: dict[str, Any], path: Path, data: str = "") -> Suite:
     """The suite that a task's YAML at `path` describes."""
-    about = task.get("metadata", {})
-    metrics = [entry["metric"] for entry in task.get("metric_list", [])]
+    about, generation = _part(task, "metadata", path), _part(task, "generation_kwargs", path)
+    metrics = _metrics(task, path)
     submission = str(about.get("submission", ""))
     if submission and submission not in ENDINGS:
         raise HarnessError(f"{path}: no submission format {submission!r}; there are: {', '.join(sorted(ENDINGS))}")
@@ -76,6 +90,7 @@ def suite_of(task: dict[str, Any], path: Path, data: str = "") -> Suite:
         metrics = [""]
     elif unregistered := [metric for metric in metrics if metric not in METRICS]:
         raise HarnessError(f"{path}: no metric {unregistered[0]!r}; there are: {', '.join(sorted(METRICS))}")
+    until = generation.get("until") or []
     try:
         where = data or task["dataset_path"]
         return Suite(
@@ -86,26 +101,53 @@ def suite_of(task: dict[str, Any], path: Path, data: str = "") -> Suite:
             submission=submission,
             source=Source(
                 path=where,
-                also=() if data else tuple(about.get("also", ())),
+                also=() if data else about.get("also", ()),
                 name=task.get("dataset_name"),
                 split=task["test_split"],
                 revision=about.get("revision"),
-                images=about.get("images_from"),
-                stamp=stamp_of(where),
+                images=_images_from(about, path),
+                stamp=stamp_of(str(where)),
             ),
             prompt=str(task["doc_to_text"]).replace("<image>", ""),
             fields={key: str(about[key]) for key in FIELDS if key in about},
-            facts={key: str(value) for key, value in about.get("facts", {}).items()},
+            facts={str(key): str(value) for key, value in _part(about, "facts", path).items()},
             images=about.get("images"),
-            max_new_tokens=task["generation_kwargs"]["max_gen_toks"],
-            until=tuple(task["generation_kwargs"].get("until", ())),
+            max_new_tokens=generation["max_gen_toks"],
+            until=(until,) if isinstance(until, str) else until,
             version=about.get("version", 1),
         )
     except KeyError as error:
         raise HarnessError(f"{path}: the key {error} is missing") from error
-    except (ValidationError, IndexError) as error:
-        fault = first_fault(error) if isinstance(error, ValidationError) else "metric_list is empty"
-        raise HarnessError(f"{path}: {fault}") from error
+    except ValidationError as error:
+        raise HarnessError(f"{path}: {first_fault(error)}") from error
+
+
+def _part(task: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
+    """A mapping within a task; empty if it is not there."""
+    found = task.get(key) or {}
+    if not isinstance(found, dict):
+        raise HarnessError(f"{path}: {key}: a mapping is expected, not {type(found).__name__}")
+    return found
+
+
+def _metrics(task: Mapping[str, Any], path: Path) -> list[str]:
+    """Names of a task's metrics."""
+    entries = task.get("metric_list") or []
+    if not isinstance(entries, list) or not all(isinstance(one, dict) and "metric" in one for one in entries):
+        raise HarnessError(f"{path}: metric_list: a list of mappings with the key metric is expected")
+    if not entries:
+        raise HarnessError(f"{path}: metric_list is empty")
+    return [str(one["metric"]) for one in entries]
+
+
+def _images_from(about: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
+    """Where images lie in a configuration of their own."""
+    if "images_from" not in about:
+        return None
+    found = _part(about, "images_from", path)
+    if missing := [key for key in ("name", "split", "id", "image") if not isinstance(found.get(key), str)]:
+        raise HarnessError(f"{path}: images_from: the key {missing[0]} is missing")
+    return found
 
 
 FIELDS = ("id", "image", "answers", "kind", "where")
@@ -113,9 +155,7 @@ FIELDS = ("id", "image", "answers", "kind", "where")
 
 
 def stamp_of(path: str) -> str:
-    """Names, sizes and times of a folder's files; empty for what is on the hub or drawn."""
-    local = Path(path).expanduser()
-    if not local.exists():
+    """Names, sizes and times of the files of local data; empty for what is on the hub or drawn."""
+    if path == DRAWN or not is_local(path):
         return ""
-    files = [local] if local.is_file() else sorted(file for file in local.rglob("*") if file.is_file())
-    return fingerprint([[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files])
+    return fingerprint([list(each) for each in content_of(Path(path).expanduser())])
