@@ -15,8 +15,9 @@ ROOT = Path(__file__).parent.parent
 
 # A module imports only rooms of lower rank; modules of one rank do not import each other (inside a package they may).
 RANK = {
-    "schema": 0,
-    "intake": 1,
+    "schema": -2,
+    "intake": -1,
+    "lock": 0,
     "apart": 1,
     "stats": 1,
     "frontier": 1,
