@@ -1,5 +1,5 @@
-"""What else the machine did: read beside the samples, so that a disturbed one can be told from a slow one; and looked at
-before the first of them.
+"""What else the machine did: read beside the samples, so that a disturbed one can be told from a slow one; and looked
+at before the first of them.
 
 Everything here works without root. What a system does not tell is None, never zero. One reading between two passes
 costs some microseconds (`benchmarks/bench_truth.py` prints the whole cost of the bench).

@@ -110,7 +110,7 @@ def child(pipe):
 class Mixed(Worker):
     """A real worker for what ends a process or hangs; the rest, which only raises, is done here to save time."""
 
-    def visit(self, units, seed, timeout, progress=lambda _: None):
+    def visit(self, units, seed, timeout, progress=lambda *_: None):
         names = [component.encoder.name for unit in units for component in unit]
         if len(names) > 2:  # the faults among them end the batch; a real one would take a process for nothing
             return Outcome("crashed", "somebody's fault")
@@ -176,7 +176,7 @@ def test_a_busy_process_beside_it_disturbs_a_visit_and_is_named():
     component = make_component(resolution=512, visual_tokens=64, attention="", protocol=rules)
     measurer = Measurer()
     try:
-        ((attempts,),) = measurer.visit([[component]], "0/0", lambda _: None)
+        ((attempts,),) = measurer.visit([[component]], "0/0", lambda *_: None)
     finally:
         for process in busy:
             process.kill()

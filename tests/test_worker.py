@@ -56,7 +56,7 @@ class Faulty:
         return [[[{"samples": make_samples(), "disturbed": disturbed} for disturbed in (True, False)]]]
 
     def exam(self, point, suite, progress, journal):
-        progress(suite.name)
+        progress(suite.name, 0.5)
         return make_score(suite.name, 3)
 
 
@@ -112,9 +112,9 @@ def test_tasks_share_a_process_until_it_is_stopped(worker):
 
 def test_signs_of_life_reach_the_parent(worker):
     signs = []
-    worker.visit([[make_component(attention="fine")]], "0/0", timeout=120, progress=signs.append)
-    outcome = worker.exam(make_point(), make_exam().suite, 120, signs.append)
-    assert signs == ["timing", "doc_read"]
+    worker.visit([[make_component(attention="fine")]], "0/0", 120, lambda *sign: signs.append(sign))
+    outcome = worker.exam(make_point(), make_exam().suite, 120, lambda *sign: signs.append(sign))
+    assert signs == [("timing", None), ("doc_read", 0.5)]
     assert outcome.results[0]["score"]["answers"][0]["score"] == 1.0
 
 
