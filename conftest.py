@@ -156,6 +156,7 @@ def make_component(kind: str = "encoder", **changes: Any) -> Component:
         "kind": kind,
         "encoder": None if kind == "llm" else point.encoder,
         "connector": point.connector if kind in ("connector", "vlm") else None,
+        "fusion": GATED if kind == "fusion" else None,
         "llm": None if kind == "encoder" else point.llm,
         "resolution": point.resolution if kind in ("encoder", "connector", "vlm") else None,
         "visual_tokens": point.visual_tokens,

@@ -26,6 +26,7 @@ from pathlib import Path
 
 from harness import store
 from harness.schema import (
+    MAIN_STAGE,
     STAGES,
     STAGES_OF,
     TTFTS,
@@ -343,6 +344,51 @@ def compose(manifest: Manifest, visits: Mapping[str, Mapping[int, Visit]], exams
 
 
 def load_results(root: Path, name: str) -> tuple[Manifest, list[Result]]:
-    """A sweep's last run and its points, from the store."""
+    """A sweep's last run and its points, from the entries that it pinned: later measurements change nothing."""
     manifest = store.read_manifest(root, name)
-    return manifest, compose(manifest, *store.load(root))
+    return manifest, compose(manifest, *_chosen(root, manifest, store.Contents.of(root)))
+
+
+def refresh(root: Path, name: str) -> list[str]:
+    """Let a sweep rest on what is newest in the store; returns what that changed, a line each."""
+    manifest, contents = store.read_manifest(root, name), store.Contents.of(root)
+    before = compose(manifest, *_chosen(root, manifest, contents))
+    after = compose(manifest, *contents.newest())
+    store.write_manifest(root, manifest.model_copy(update={"pins": contents.pin(manifest.points)}))
+    return changes(before, after)
+
+
+def _chosen(
+    root: Path, manifest: Manifest, contents: store.Contents
+) -> tuple[dict[str, dict[int, Visit]], dict[str, Exam]]:
+    if manifest.pins is None:
+        return contents.newest()
+    return contents.pinned(manifest.pins, str(store.manifest_path(root, manifest.name)))
+
+
+def changes(before: Iterable[Result], after: Iterable[Result]) -> list[str]:
+    """What differs between two choices of entries for the same points: of each component the median of its main stage,
+    of each exam the mean score."""
+    sides = [_told(results) for results in (before, after)]
+    none = (None, "nothing")
+    names = sorted(sides[0].keys() | sides[1].keys())
+    pairs = [(name, sides[0].get(name, none), sides[1].get(name, none)) for name in names]
+    return [f"{name}: {old[1]} -> {new[1]}" for name, old, new in pairs if old[0] != new[0]]
+
+
+def _told(results: Iterable[Result]) -> dict[str, tuple[object, str]]:
+    """By component and exam: what tells its entries apart from others, and what they say."""
+    said: dict[str, tuple[object, str]] = {}
+    for result in results:
+        for blocks in result.visits.values():
+            first = next(iter(blocks.values()))
+            stage = MAIN_STAGE.get(first.component.kind, "ttft_user")
+            medians = [statistics.median(counted(v.samples, stage)) for v in blocks.values() if v.samples is not None]
+            value = f"{statistics.median(medians) * 1e3:.4g} ms" if medians else "failed"
+            entries = [(block, visit.started, visit.process, visit.attempt) for block, visit in sorted(blocks.items())]
+            said[first.component.name] = entries, f"{stage} {value} ({len(blocks)} blocks)"
+        for suite, exam in result.exams.items():
+            scores = [answer.score or 0.0 for answer in exam.score.answers] if exam.score else []
+            value = f"{statistics.fmean(scores):.3f}" if scores else exam.status
+            said[f"{result.planned.point.name}, {suite}"] = (exam.started, exam.seconds), value
+    return said

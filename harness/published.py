@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pandas as pd
 
+from harness.intake import read_text
 from harness.schema import HarnessError
 
 AVG5 = ("GQA", "TextVQA", "POPE", "DocVQA", "SeedBenchI")
@@ -21,9 +23,9 @@ def open_published(results: Path, name: str, columns: set[str]) -> pd.DataFrame:
     if path is None:
         raise HarnessError(f"published data: there is no {name} in {results / 'published'} or {HERE}")
     try:
-        table = pd.read_csv(path, keep_default_na=False, dtype=str)
-    except (ValueError, OSError) as error:
-        raise HarnessError(f"{path}: not readable: {' '.join(str(error).split())}") from error
+        table = pd.read_csv(io.StringIO(read_text(path)), keep_default_na=False, dtype=str)
+    except ValueError as error:
+        raise HarnessError(f"{path}: not readable: {error}") from error
     if missing := columns - set(table.columns):
         raise HarnessError(f"{path}: the column {sorted(missing)[0]} is missing")
     return table

@@ -135,7 +135,7 @@ class Session:
                 spent = round(time.monotonic() - begin, 3)
                 failure = {"status": outcome.status, "timer": timer, "seconds": spent, "attempt": 0}
                 visits.append(Visit(**common, **failure, reason=one_line(among + outcome.reason)))
-        self._keep(visits)
+        store.append(self.root, *visits)  # at once: a kill leaves no disturbed visit without its repetition
         if not again:
             self._done += span
             self.progress.advance(self._done / self._whole)
@@ -151,11 +151,6 @@ class Session:
             found += self._visit(part, block, position, where)
             position += sum(map(len, part))
         return found
-
-    def _keep(self, visits: Sequence[Visit]) -> None:
-        """Write the visits of a batch, all attempts of all of its components."""
-        for visit in visits:
-            store.append(self.root, visit)
 
     def _expected(self, key: str) -> float:
         """Seconds that a visit is expected to take."""

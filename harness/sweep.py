@@ -10,7 +10,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from harness import store
 from harness.config import HOUSEKEEPING, Plain, compose_all, options
 from harness.lock import Held
 from harness.progress import Progress, outcome, readable
-from harness.schema import Exam, HarnessError, Visit, fingerprint
+from harness.schema import Exam, HarnessError, Manifest, Visit, fingerprint
 from harness.telemetry import Disturbed, look
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ Several values make a grid: resolution=256,512. All options with their defaults:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code.
 
-    0: good, though single points may rest on disturbed blocks. 1: points failed. 2: bad input. 3: nothing to be trusted,
-    because others use this machine: another sweep measures, it is busy (`busy=refuse`), everything was disturbed. 130:
-    interrupted.
+    0: good, though single points may rest on disturbed blocks. 1: points failed. 2: bad input. 3: nothing to be
+    trusted, because others use this machine: another sweep measures, it is busy (`busy=refuse`), everything was
+    disturbed. 130: interrupted.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if {"-h", "--help"} & set(arguments):
@@ -144,11 +144,11 @@ def run(arguments: Sequence[str]) -> int:
         plan.work(key)  # parts that do not fit each other are said before anything is written
     title = (common.get("sweep") or {}).get("title", name)
     command = shlex.join(["python", "-m", "harness.sweep", *arguments])
-    write = partial(store.write_manifest, root, name, title, plan.points, command, recipe, claims)
+    manifest = store.make_manifest(name, title, plan.points, command, recipe, claims)
     if count or asked:
-        _measure(plan, root, force, manner, write)
+        _measure(plan, root, force, manner, manifest)
     else:
-        write()
+        _pin(root, manifest)
     from harness.report import write_report
 
     folder, results = write_report(root, name, Path(common["reports"]))
@@ -184,8 +184,8 @@ class Manner:
     seed: int
 
 
-def _measure(plan: Plan, root: Path, force: bool, manner: Manner, write_manifest: Callable[[], None]) -> None:
-    """Measure what is missing, alone on this machine; nothing is written before it is ours.
+def _measure(plan: Plan, root: Path, force: bool, manner: Manner, manifest: Manifest) -> None:
+    """Measure what is missing, alone on this machine; nothing is written before it is ours, and quiet if it has to be.
 
     Raises `Held` where another sweep measures, and `Disturbed` where others use it too much (see `await_quiet` and
     `Session.visit_all`).
@@ -197,23 +197,31 @@ def _measure(plan: Plan, root: Path, force: bool, manner: Manner, write_manifest
     with alone(manner.wait, say):
         visits, exams = store.load(root)  # a sweep that was waited for may have measured some of it
         todo, asked = plan.missing(visits, force), plan.unanswered(exams, force)
-        write_manifest()
         if count := sum(map(len, todo)):
             first = next(iter(plan.components.values()))
             threads = max(component.threads for component in plan.components.values())
             await_quiet(partial(look, first.device, threads), manner.busy, manner.quiet, say)
         if resumed := plan.resumed(visits, todo):
-            say(
-                f"note: {resumed} blocks have visits in the store; what is added to them is measured in other processes"
-            )
-        expected = _estimate(plan, todo, asked, visits, exams)
-        with Progress(expected.seconds) as progress:
-            what = f"{count} visits in {sum(map(bool, todo))} blocks, {len(asked)} exams"
-            progress.line(f"about {readable(expected.seconds)} to go: {what}")
-            session = Session(plan, root, manner.timeout, manner.seed, progress, expected, manner.busy == "warn")
-            with interruptible():
-                session.visit_all(todo)
-                session.ask_all(asked, again=force)
+            what = "1 block has" if resumed == 1 else f"{resumed} blocks have"
+            say(f"note: {what} visits in the store; what is added to them is measured in other processes")
+        if not store.manifest_path(root, manifest.name).exists():
+            store.write_manifest(root, manifest)  # an earlier run's report stays what it is until this one ends
+        try:
+            expected = _estimate(plan, todo, asked, visits, exams)
+            with Progress(expected.seconds) as progress:
+                what = f"{count} visits in {sum(map(bool, todo))} blocks, {len(asked)} exams"
+                progress.line(f"about {readable(expected.seconds)} to go: {what}")
+                session = Session(plan, root, manner.timeout, manner.seed, progress, expected, manner.busy == "warn")
+                with interruptible():
+                    session.visit_all(todo)
+                    session.ask_all(asked, again=force)
+        finally:
+            _pin(root, manifest)
+
+
+def _pin(root: Path, manifest: Manifest) -> None:
+    """Note which entries of the store make up the run that has ended."""
+    store.write_manifest(root, manifest.model_copy(update={"pins": store.Contents.of(root).pin(manifest.points)}))
 
 
 def report_name(common: Plain, arguments: Sequence[str]) -> str:

@@ -83,7 +83,7 @@ def write(tmp_path, results):
     absent = make_result(make_point(resolution=1024), right=None).planned
     keys = {kind: f"absent {kind}" for kind in absent.components}
     points = [result.planned for result in results] + [absent.model_copy(update={"components": keys})]
-    store.write_manifest(tmp_path / "results", "any", "A <title>", points, "command")
+    store.write_manifest(tmp_path / "results", store.make_manifest("any", "A <title>", points, "command"))
     return write_report(tmp_path / "results", "any", tmp_path / "reports")[0]
 
 
