@@ -11,6 +11,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Tests measure for no comparison: they need not wait for a sweep on this machine, nor keep one waiting.
+os.environ.setdefault("VLM_HARNESS_BUSY", "warn")
 os.environ.setdefault("VLM_HARNESS_LOCK", str(Path(tempfile.gettempdir()) / f"vlm-harness-{os.getpid()}.lock"))
 
 from harness.composition import Result

@@ -81,7 +81,7 @@ Waiting = tuple[Begun, str, int, list[int]]
 def answer_suite(
     model: AnsweringModel,
     suite: Suite,
-    tick: Callable[[str], None] = lambda _: None,
+    tick: Callable[..., None] = lambda *_: None,
     journal: Path | None = None,
     reuse: bool = True,
     encode_batch: int = ENCODE_BATCH,
@@ -89,8 +89,8 @@ def answer_suite(
 ) -> Score:
     """Answer and score every question of `suite`.
 
-    `tick` is told how far it is, as a sign of life; `reuse=False` encodes and prefills every question for itself, which
-    must give the same answers.
+    `tick` is told what is done, and which share of it where that is known, as a sign of life; `reuse=False` encodes and
+    prefills every question for itself, which must give the same answers.
 
     Raises `HarnessError` when a question has no answer: then there is no score, and the others are in the journal.
     """
@@ -99,7 +99,7 @@ def answer_suite(
         questions = load(suite)
     engine = Engine(model, questions.images, reuse, encode_batch, decode_batch)
     asks = [engine.ask(q.image, q.prompt, suite.max_new_tokens, suite.until) for q in questions.asked]
-    found = engine.answer(asks, journal, lambda share: tick(f"{suite.name} {share}"))
+    found = engine.answer(asks, journal, lambda done, total: tick(f"{suite.name} {done}/{total}", done / total))
     if failed := [(question, fault) for question, fault in zip(questions.asked, found.faults, strict=True) if fault]:
         first, fault = failed[0]
         raise HarnessError(
@@ -174,9 +174,9 @@ class Engine:
         return fingerprint([self._identity, ask.image, ask.ids, ask.max_new_tokens, ask.until])
 
     def answer(
-        self, asks: Sequence[Ask], journal: Path | None = None, tick: Callable[[str], None] = lambda _: None
+        self, asks: Sequence[Ask], journal: Path | None = None, tick: Callable[[int, int], None] = lambda *_: None
     ) -> Answered:
-        """Answer what the journal has no answer to, exact repeats once; `tick` is told how far it is, as `3/12`."""
+        """Answer what the journal has no answer to, exact repeats once; `tick` is told how many of all have one."""
         keys = [self.key(ask) for ask in asks]
         failed: dict[str, str] = {}
         with Journal(journal) as book:
@@ -187,7 +187,7 @@ class Engine:
                 book.add(answers)
                 failed |= faults
                 done += len(answers) + len(faults)
-                tick(f"{done}/{total}")
+                tick(done, total)
             texts = tuple(book.known.get(key, "") for key in keys)
         return Answered(texts, tuple(failed.get(key, "") for key in keys), resumed)
 

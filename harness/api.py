@@ -8,7 +8,7 @@ import pandas as pd
 
 from harness import composition, frame
 from harness.composition import Result
-from harness.schema import Exam, HarnessError, Visit
+from harness.schema import Exam, HarnessError, Visit, one_line
 
 
 def load(sweep: str = "resolution", results: str | Path = "results") -> pd.DataFrame:
@@ -29,9 +29,11 @@ def frontier(table: pd.DataFrame, accuracy: str = "accuracy", ttft: str = frame.
 def measure(*overrides: str) -> Result:
     """Measure one point here and now, in this process and so in one block, without storing it.
 
-    `harness.measure("encoder=tiny_vit", "resolution=128")` takes the overrides of the command line.
+    `harness.measure("encoder=tiny_vit", "resolution=128")` takes the overrides of the command line. Warns when others
+    use this machine before it begins, and when that disturbed what was measured.
     """
     import time
+    import warnings
     from datetime import UTC, datetime
 
     from harness.config import compose_all
@@ -43,6 +45,7 @@ def measure(*overrides: str) -> Result:
     from harness.suites.embedded import fingerprint_of_rows
     from harness.suites.questions import fault_of
     from harness.sweep import command_of
+    from harness.telemetry import look
 
     _, configs = compose_all(overrides)
     if len(configs) != 1:
@@ -55,9 +58,11 @@ def measure(*overrides: str) -> Result:
     common = {"status": "ok", "machine": machine, "commit": commit(), "command": planned.command}
     visits, exams = {}, {}
     with alone():
+        if (use := look(point.device, point.threads)).busy:
+            warnings.warn(one_line(f"this machine is busy: {use}; times will be disturbed"), stacklevel=2)
         started = datetime.now(UTC).isoformat(timespec="seconds")
         units = [[plan.components[key]] for key in planned.components.values()]
-        taken = measurer.visit(units, "0/0", lambda _: None)
+        taken = measurer.visit(units, "0/0", lambda *_: None)
         for position, (kind, key) in enumerate(planned.components.items()):
             attempts = taken[position][0]
             attempt, found = len(attempts) - 1, attempts[-1]
@@ -69,10 +74,13 @@ def measure(*overrides: str) -> Result:
             _, suite = plan.exams[key]
             score, reason = None, fault_of(suite)
             try:
-                score = None if reason else measurer.exam(point, suite, lambda _: None)
+                score = None if reason else measurer.exam(point, suite, lambda *_: None)
             except HarnessError as error:  # one suite's fault costs that suite
                 reason = str(error)
             spent = {"started": started, "seconds": round(time.monotonic() - begin, 3)}
             became = common | {"status": "error" if reason else "ok", "reason": reason}
             exams[name] = Exam(**became, **spent, key=key, point=point, suite=suite, score=score)
+    if rough := [visit for blocks in visits.values() for visit in blocks.values() if visit.disturbed]:
+        names = ", ".join(visit.component.name for visit in rough)
+        warnings.warn(one_line(f"others used this machine, so that these times are rough: {names}"), stacklevel=2)
     return Result(planned, visits, exams)

@@ -151,6 +151,7 @@ class Bench:
         """Seconds that this component has had in all."""
         self._stolen: float | None = None
         self._turns = 0.0
+        self._once = 0.0
         self.long = True
         """Whether stolen time, which is told in ticks, says something about a pass."""
         half_width([1.0] * FEWEST)  # its tables are made now, not between two samples
@@ -175,13 +176,24 @@ class Bench:
             reading = window([self], reading, 1)
         self.busy += self.clock() - begin
         self._warmup, self._spent, self.stop = len(self.marks), 0.0, None
-        self.long = math.fsum(series[-1] for series in self.seconds.values() if series) >= WINDOW
+        self._once = math.fsum(series[-1] for series in self.seconds.values() if series)
+        self.long = self._once >= WINDOW
         self.watch.follow_threads()  # a pool of threads starts with its first work
 
     @property
     def left(self) -> int:
         """Passes until the most that the protocol allows."""
         return max(1, self.rules.max_samples - (len(self.marks) - self._warmup))
+
+    @property
+    def ahead(self) -> float:
+        """About how many seconds its samples will still take after its warm-up, unless they are precise earlier."""
+        if self.stop:
+            return 0.0
+        rules, counted = self.rules, len(self.marks) - self._warmup
+        once = self._spent / counted if counted else self._once
+        fewest = (min(FEWEST, rules.min_samples) - counted) * once
+        return max(fewest, min((rules.max_samples - counted) * once, rules.max_seconds - self._spent), 0.0)
 
     def resume(self) -> None:
         """Come back after another component's turn: one pass, unless it is long, that is checked and not counted,

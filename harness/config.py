@@ -46,7 +46,8 @@ PARTS = {"system", "encoder", "connector", "fusion", "llm", "vlm", "resolution",
 
 HOUSEKEEPING = (
     *(*SWEEPS, *REPORTED),
-    *("force", "direct", "seed", "dry_run", "timeout", "results", "reports", "folder", "cache"),
+    *("force", "direct", "seed", "dry_run", "timeout", "busy", "busy_wait", "wait"),
+    *("results", "reports", "folder", "cache"),
 )
 """Options that do not decide what a point is."""
 

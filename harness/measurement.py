@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import itertools
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -37,7 +39,8 @@ from harness.timer import check_timer, measure_ceilings
 PAUSE = 0.5
 """Seconds between a disturbed visit and its repetition."""
 
-Progress = Callable[[str], None]
+Progress = Callable[..., None]
+"""Is told what is done, and which share of the task that makes, from 0 to 1, where it is known; a sign of life."""
 
 
 @dataclass
@@ -64,6 +67,7 @@ class Measurer:
         """What a `Visit` holds of each component of each unit, once for each attempt: another one follows a disturbed
         one. They take turns in an order that `seed` decides (see `harness.bench.take_turns`); all have the same device,
         dtype and threads."""
+        begin = time.perf_counter()
         progress("loading")
         gc.freeze()  # what is imported need not be searched for garbage again
         components = [component for unit in units for component in unit]
@@ -77,16 +81,21 @@ class Measurer:
         attempts: list[list[list[dict[str, Any]]]] = [[[] for _ in unit] for unit in units]
         going = list(range(len(units)))
         try:
-            for number in range(1 + components[0].protocol.repeats):
+            for number in itertools.count():
                 if number:
                     time.sleep(PAUSE)
-                taken = self._sample(place, [units[n] for n in going], watch, rng, progress, base)
+                say = partial(progress, "timing again" if number else "timing")
+                taken = self._sample(place, [units[n] for n in going], watch, rng, say, base, begin)
                 for n, unit in zip(going, taken, strict=True):
                     for side, found in enumerate(unit):
                         same = side, modules_of(units[n][side])
                         found["seconds"] = round(found["seconds"] + took.pop(same, 0.0), 3)
                         attempts[n][side].append({"timer": timer, "ceilings": ceilings, **found})
-                going = [n for n in going if any(side[-1]["disturbed"] for side in attempts[n])]
+                going = [
+                    n
+                    for n in going
+                    if number < units[n][0].protocol.repeats and any(side[-1]["disturbed"] for side in attempts[n])
+                ]
                 if not going:
                     break
         finally:
@@ -99,12 +108,16 @@ class Measurer:
         units: Sequence[Sequence[Component]],
         watch: Watch,
         rng: random.Random,
-        progress: Progress,
+        say: Callable[[float], None],
         base: int,
+        begin: float,
     ) -> list[list[dict[str, Any]]]:
-        """One attempt at each component of each unit."""
-        state, tick = watch.begin(), rarely(partial(progress, "timing"))
-        benches, memories = [], {}
+        """One attempt at each component of each unit; `say` is told about once a second which share of the time since
+        `begin` and of what is left has passed."""
+        benches: list[Bench] = []
+        memories: dict[int, Memory] = {}
+        count = sum(map(len, units))
+        state, tick = watch.begin(), rarely(lambda: say(share_of(time.perf_counter() - begin, benches, count)))
         with torch.inference_mode():
             for side, component in (both for unit in units for both in enumerate(unit)):
                 built = self._built[side, modules_of(component)]
@@ -186,6 +199,16 @@ class Measurer:
         others = ", the modules of other components subtracted" if len(self._built) > 1 else ""
         work = None if peak is None else max(0, peak - now)  # Linux counts pages in batches: it may be some behind
         return Memory(before=base, loaded=loaded, peak=None if work is None else loaded + work, source=source + others)
+
+
+def share_of(spent: float, benches: Sequence[Bench], count: int) -> float:
+    """Which share of the time that `count` components take has passed after `spent` seconds; `benches` are those that
+    are warm, the others will take as long as they do on average."""
+    if not benches:
+        return 0.0
+    ahead = math.fsum(bench.ahead for bench in benches)
+    each = (ahead + math.fsum(bench.busy for bench in benches)) / len(benches)
+    return spent / max(spent + ahead + (count - len(benches)) * each, 1e-9)
 
 
 def is_disturbed(samples: Samples, stolen: float | None, component: Component) -> bool:

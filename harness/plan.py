@@ -89,14 +89,28 @@ class Plan:
                 key
                 for key, component in self.components.items()
                 if block < component.protocol.blocks
-                and (force or block not in visits.get(key, {}) or visits[key][block].status != "ok")
+                and (force or is_missing(visits.get(key, {}).get(block), component.protocol.repeats))
             ]
             for block in range(most)
         ]
 
+    def resumed(self, visits: Mapping[str, Mapping[int, Visit]], todo: Sequence[Sequence[str]]) -> int:
+        """How many blocks of `missing` have visits in the store: what is added to them is of another process."""
+        return sum(
+            any(block in visits.get(key, {}) for key in self.components.keys() - set(keys))
+            for block, keys in enumerate(todo)
+            if keys
+        )
+
     def unanswered(self, exams: Mapping[str, Exam], force: bool = False) -> list[str]:
         """Keys of the exams that have to be taken."""
         return [key for key in self.exams if force or key not in exams or exams[key].status != "ok"]
+
+
+def is_missing(visit: Visit | None, repeats: int) -> bool:
+    """Whether a component has to be visited (again) in a block: it was not, it failed, or it was disturbed and a kill
+    came before its repetition."""
+    return visit is None or visit.status != "ok" or (visit.disturbed and visit.attempt < repeats)
 
 
 def make_plan(
@@ -301,6 +315,24 @@ def estimate_visit(component: Component, work: Mapping[str, Work], ceilings: Cei
     return warmup + (passes + rounds + (REPEATS if once < SLOW else 1)) * once + parameters / BUILD
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds that what is missing will take."""
+
+    visits: Mapping[str, float]
+    """One visit to each component, by its key."""
+    exam: float
+    blocks: float = 0.0
+    """All visits, with the start of a process for each block."""
+    exams: float = 0.0
+    """All exams, with the start of their process."""
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return self.blocks + self.exams
+
+
 def estimate(
     plan: Plan,
     todo: Sequence[Sequence[str]],
@@ -308,8 +340,8 @@ def estimate(
     visits: Mapping[str, Mapping[int, Visit]],
     known: Iterable[Exam],
     ceilings: Ceilings,
-) -> float:
-    """Seconds that the missing visits and exams will take: measured ones as they took, others by `estimate_visit`."""
+) -> Estimate:
+    """What the missing visits and exams will take: measured ones as they took, others by `estimate_visit`."""
     took: dict[str, float] = {}
     for key in {key for block in todo for key in block}:
         good = [visit.seconds for visit in visits.get(key, {}).values() if visit.status == "ok"]
@@ -317,4 +349,4 @@ def estimate(
     seconds = [exam.seconds for exam in known if exam.status == "ok"]
     each = sum(seconds) / len(seconds) if seconds else EXAM
     blocks = sum(START + sum(took[key] for key in block) for block in todo if block)
-    return blocks + (START + each * len(exams) if exams else 0.0)
+    return Estimate(took, each, blocks, START + each * len(exams) if exams else 0.0)

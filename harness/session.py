@@ -2,127 +2,193 @@
 
 from __future__ import annotations
 
-import tempfile
+import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
+from typing import Any, Literal
 
 from harness import store
+from harness.lock import Held, device_lock, locked
 from harness.machine import commit
-from harness.plan import Plan, batches
-from harness.progress import Progress, readable
-from harness.schema import Exam, HarnessError, Score, Visit
+from harness.plan import START, Estimate, Plan, batches
+from harness.progress import MINUTE, Progress, readable
+from harness.schema import Exam, Score, Visit, one_line
+from harness.suites.questions import fault_of
+from harness.telemetry import Disturbed, Use
 from harness.worker import Outcome, Worker
+
+GIVE_UP = 2
+"""Blocks in a row in which everything was disturbed, after which the rest would be as well."""
 
 
 class Session:
     """Does what a plan asks for, one task after the other, in processes of their own."""
 
-    def __init__(self, plan: Plan, root: Path, timeout: float, seed: int, progress: Progress):
+    def __init__(
+        self,
+        plan: Plan,
+        root: Path,
+        timeout: float,
+        seed: int,
+        progress: Progress,
+        estimate: Estimate | None = None,
+        patient: bool = True,
+    ):
+        """`estimate` is how long everything is expected to take; without it all visits count the same. A session that
+        is not `patient` gives up where everything is disturbed (see `visit_all`)."""
         self.plan, self.root, self.timeout, self.seed, self.progress = plan, root, timeout, seed, progress
+        self.estimate, self.patient = estimate, patient
         self.commit = commit()
-        self.worker = Worker()
+        self.worker = Worker(note=self._note)
+        self._noted: set[str] = set()
+        self._start = START if estimate else 0.0
+        self._whole = 0.0
+        """Seconds that everything is expected to take, and how many of them are done."""
+        self._done = 0.0
 
     def visit_all(self, todo: Sequence[Sequence[str]], together: Mapping[str, str] | None = None) -> None:
         """For each block a fresh process in which what is missing takes turns, in random order.
 
         `together`: key -> name of a group whose components take turns pass by pass: the sides of a comparison. What
         fails is not visited again in later blocks of this run: it has no number, whatever they would say.
+
+        Raises `Disturbed`, unless the session is patient, when in each of `GIVE_UP` blocks in a row every visit that
+        has samples was disturbed, after its repetitions, and blocks are left: so would those be. A block in which one
+        visit was not disturbed starts the count again; one in which nothing was measured does not count.
         """
-        total, done = sum(map(len, todo)), 0
-        failed: set[str] = set()
+        total, failed, lost = sum(map(len, todo)), set[str](), 0
+        self._whole = self.estimate.seconds if self.estimate else float(total)
+        count = 0
         try:
             for block, keys in enumerate(todo):
-                begin, disturbed, position = time.monotonic(), 0, 0
+                if not keys:
+                    continue
+                begin = time.monotonic()
+                last: dict[str, Visit] = {}
+                self._done += self._start
                 for batch in batches(self.plan, set(keys) - failed, self.seed, block, together):
-                    visits = self._visit(
-                        batch, block, position, f"block {block + 1}/{len(todo)}, {done + position}/{total} done"
-                    )
-                    position += sum(map(len, batch))
-                    last = {visit.key: visit for visit in visits}
-                    disturbed += sum(visit.disturbed for visit in last.values())
-                    for key, visit in last.items():
-                        if visit.status != "ok":
-                            failed.add(key)
-                            self.progress.line(f"failed: {visit.component.name}: {visit.reason}")
-                    self.progress.advance((done + position) / total)
-                done += len(keys)
+                    where = f"block {block + 1}/{len(todo)}, {count + len(last)}/{total} done"
+                    visits = self._visit(batch, block, len(last), where)
+                    last |= {visit.key: visit for visit in visits}
                 self.worker.stop()
-                if keys:
-                    self.progress.advance(done / total)
-                    note = f", {disturbed} disturbed" if disturbed else ""
-                    spent = readable(time.monotonic() - begin)
-                    text = f"block {block + 1}/{len(todo)}: {len(keys)} visits{note} in {spent}"
-                    self.progress.line(text + self.progress.left())
+                for key, visit in last.items():
+                    if visit.status != "ok":
+                        failed.add(key)
+                self._done += sum(self._expected(key) for key in set(keys) - last.keys())
+                count += len(keys)
+                measured = [visit for visit in last.values() if visit.status == "ok"]
+                disturbed = sum(visit.disturbed for visit in measured)
+                lost = lost + 1 if measured and disturbed == len(measured) else 0 if measured else lost
+                self.progress.advance(self._done / self._whole)
+                note = f", {disturbed} disturbed" if disturbed else ""
+                spent = readable(time.monotonic() - begin)
+                text = f"block {block + 1}/{len(todo)}: {len(keys)} visits{note} in {spent}"
+                self.progress.line(text + self.progress.left())
+                if lost >= GIVE_UP and any(todo[block + 1 :]) and not self.patient:
+                    raise Disturbed(
+                        f"stopped: every visit of {lost} blocks in a row was disturbed; what is measured is kept. Stop "
+                        f"what uses this machine and run the same command again (force=true for these blocks as "
+                        f"well), or go on with busy=warn"
+                    )
         finally:
             self.worker.stop()
 
     def _visit(self, batch: Sequence[Sequence[str]], block: int, position: int, where: str) -> list[Visit]:
-        """Visit a batch of units; every outcome is in the store when this returns."""
+        """Visit a batch of units; every outcome is in the store when this returns.
+
+        Of a batch that failed each component has a failed visit, whose reason says that it was one of several; then
+        each unit is visited alone, and what it did there is the newer visit, which counts. So the store tells of a
+        crash that does not repeat.
+        """
         components = self.plan.components
-        count = sum(map(len, batch))
-        name = components[batch[0][0]].name if count == 1 else f"{count} components in turns"
-        for key in (key for unit in batch for key in unit):
+        keys = [key for unit in batch for key in unit]
+        name = components[keys[0]].name if len(keys) == 1 else f"{len(keys)} components in turns"
+        for key in keys:
             self.plan.work(key)  # now, and not while the child measures
         started, begin = datetime.now(UTC), time.monotonic()
         units = [[components[key] for key in unit] for unit in batch]
-        seed = f"{self.seed}/{block}"
-        outcome = self.worker.visit(units, seed, self.timeout, partial(self.progress.doing, f"{where}: {name}"))
-        if outcome.status != "ok" and count > 1:  # whose failure it was, each unit alone will tell, or each side
-            parts = [[unit] for unit in batch] if len(batch) > 1 else [[[key]] for key in batch[0]]
-            found: list[Visit] = []
-            for part in parts:
-                if len(batch) == 1:
-                    self.worker.stop()  # sides that did not take turns are not of one process, so that this shows
-                found += self._visit(part, block, position, where)
-                position += sum(map(len, part))
-            return found
+        seed, span = f"{self.seed}/{block}", sum(map(self._expected, keys))
+        sign = partial(self._sign, f"{where}: {name}", span)
+        outcome = self.worker.visit(units, seed, self.timeout, sign)
+        again = outcome.status != "ok" and len(keys) > 1
+        among = f"in turns with {len(keys) - 1} more: " if again else ""
+        results = iter([side for unit in outcome.results for side in unit] if outcome.status == "ok" else [])
         visits: list[Visit] = []
-        for number, unit in enumerate(batch):
-            for side, key in enumerate(unit):
-                common = {
-                    **self._origin(key, components[key].device, started),
-                    "component": components[key],
-                    "block": block,
-                    "process": outcome.process,
-                    "seed": self.seed,
-                    "position": position,
-                    "work": self.plan.work(key),
-                }
-                position += 1
-                if outcome.status == "ok":
-                    attempts = enumerate(outcome.results[number][side])
-                    visits += [Visit(**common, status="ok", attempt=attempt, **found) for attempt, found in attempts]
-                else:
-                    timer = outcome.results[0]["timer"] if outcome.results else None
-                    spent = round(time.monotonic() - begin, 3)
-                    failure = {"status": outcome.status, "reason": outcome.reason, "timer": timer, "seconds": spent}
-                    visits.append(Visit(**common, **failure, attempt=0))
-        for visit in visits:
-            store.append(self.root, visit)
-        return visits
+        for place, key in enumerate(keys, start=position):
+            common = {
+                **self._origin(key, components[key].device, started),
+                "component": components[key],
+                "block": block,
+                "process": outcome.process,
+                "seed": self.seed,
+                "position": place,
+                "work": self.plan.work(key),
+            }
+            if outcome.status == "ok":
+                attempts = enumerate(next(results))
+                visits += [Visit(**common, status="ok", attempt=attempt, **found) for attempt, found in attempts]
+            else:
+                timer = outcome.results[0]["timer"] if outcome.results else None
+                spent = round(time.monotonic() - begin, 3)
+                failure = {"status": outcome.status, "timer": timer, "seconds": spent, "attempt": 0}
+                visits.append(Visit(**common, **failure, reason=one_line(among + outcome.reason)))
+        store.append(self.root, *visits)  # at once: a kill leaves no disturbed visit without its repetition
+        if not again:
+            self._done += span
+            self.progress.advance(self._done / self._whole)
+            if outcome.status != "ok":
+                self.progress.line(f"failed: {name}: {outcome.reason}")
+            return visits
+        self.progress.line(f"failed: {name}: {outcome.status}: {outcome.reason}; each is measured alone now")
+        # Whose failure it was, each unit alone will tell, or each side.
+        found: list[Visit] = []
+        for part in [[unit] for unit in batch] if len(batch) > 1 else [[[key]] for key in batch[0]]:
+            if len(batch) == 1:
+                self.worker.stop()  # sides that did not take turns are not of one process, so that this shows
+            found += self._visit(part, block, position, where)
+            position += sum(map(len, part))
+        return found
 
-    def ask_all(self, keys: Sequence[str], again: bool = False, faults: Mapping[str, str] | None = None) -> None:
-        """Ask what is missing, in one process that lives across points; `again`: what was answered too. `faults`: by
-        key, why an exam cannot be taken; it fails, the others are taken."""
+    def _expected(self, key: str) -> float:
+        """Seconds that a visit is expected to take."""
+        return self.estimate.visits.get(key, 1.0) if self.estimate else 1.0
+
+    def _sign(self, where: str, span: float, what: str, share: float | None = None) -> None:
+        """A sign of life from a task that is expected to take `span` seconds."""
+        if share is not None:
+            self.progress.advance((self._done + share * span) / self._whole)
+            what = f"{what} {share:.0%}"
+        self.progress.doing(where, what)
+
+    def _note(self, warning: str) -> None:
+        """Say what a library warned of in the measuring process, once."""
+        if warning not in self._noted:
+            self._noted.add(warning)
+            self.progress.line(f"note: {warning}")
+
+    def ask_all(self, keys: Sequence[str], again: bool = False) -> None:
+        """Ask what is missing, in one process that lives across points; `again`: what was answered too. A suite whose
+        data cannot be read fails; the others are asked."""
+        each = self.estimate.exam if self.estimate else 1.0
+        self._whole = max(self._whole, self._done + self._start + each * len(keys))
+        self._done += self._start
         try:
             for count, key in enumerate(keys, start=1):
                 point, suite = self.plan.exams[key]
                 name = f"exam {count}/{len(keys)}: {point.name} {suite.name}"
                 started, begin = datetime.now(UTC), time.monotonic()
                 journal = store.journal_of(self.root, key)
-                if why := (faults or {}).get(key):
+                if why := fault_of(suite):
                     outcome = Outcome("error", why)
                 else:
                     if again:
                         journal.unlink(missing_ok=True)
-                    outcome = self.worker.exam(point, suite, self.timeout, partial(self.progress.doing, name), journal)
+                    sign = partial(self._sign, name, each)
+                    outcome = self.worker.exam(point, suite, self.timeout, sign, journal)
                 exam = Exam(
                     **self._origin(key, point.device, started),
                     seconds=round(time.monotonic() - begin, 3),
@@ -133,6 +199,8 @@ class Session:
                     score=Score(**outcome.results[0]["score"]) if outcome.results else None,
                 )
                 store.append(self.root, exam)
+                self._done += each
+                self.progress.advance(self._done / self._whole)
                 if exam.status != "ok":
                     self.progress.line(f"failed: {point.name} {suite.name}: {exam.reason}")
         finally:
@@ -150,14 +218,53 @@ class Session:
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """Hold the machine for one sweep: two that measure at once would both be several times too slow."""
-    lock = FileLock(Path(tempfile.gettempdir()) / "vlm-harness.lock", mode=0o666)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise HarnessError("another sweep is measuring on this machine; wait for it, or stop it") from error
-    try:
+def alone(wait: bool | float = False, say: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+    """Hold the machine for one sweep: two that measure at once would both be several times too slow.
+
+    `wait`: as long as it takes, not at all, or so many seconds; `say` is told for whom, at once and then every minute.
+    Raises `Held`, with the other one's name.
+    """
+    said = -math.inf
+
+    def waiting(text: str) -> None:
+        nonlocal said
+        if time.monotonic() - said >= MINUTE:
+            said = time.monotonic()
+            say(f"waiting: {text}")
+
+    with ExitStack() as held:
+        try:
+            what = "another sweep is measuring on this machine"
+            held.enter_context(locked(device_lock(), wait, what, waiting, mode=0o666))
+        except Held as error:
+            raise Held(f"{error}; wait=true waits for it", error.holder) from error
         yield
-    finally:
-        lock.release()
+
+
+Busy = Literal["wait", "warn", "refuse"]
+"""What is done about a machine that others use: wait some time for quiet, and give up where everything is disturbed; go
+on in any case; measure nothing, and give up likewise."""
+
+
+def await_quiet(
+    look: Callable[[], Use],
+    busy: Busy,
+    most: float,
+    say: Callable[[str], None],
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Look at the machine before the first block, and wait up to `most` seconds until others leave it (`wait`), say who
+    uses it (`warn`), or raise `Disturbed` (`refuse`). One quiet look is enough; a machine that stays busy is measured
+    on, with a note."""
+    use = look()
+    if use.busy and busy == "refuse":
+        raise Disturbed(f"this machine is busy, nothing was measured: {use}; busy=warn measures in any case")
+    if use.busy and busy == "wait" and most:
+        say(f"this machine is busy: {use}; waiting up to {readable(most)} for quiet (busy=warn goes on at once)")
+        begin = clock()
+        while use.busy and clock() - begin < most:
+            use = look()
+        if not use.busy:
+            say(f"quiet after {readable(clock() - begin)}")
+    if use.busy:
+        say(f"note: this machine is busy: {use}; times will be disturbed")

@@ -70,6 +70,36 @@ def blocks_interval(values: Sequence[float], positive: bool = True) -> Interval:
     return Interval(middle, min(low, middle), max(high, middle))
 
 
+def significant(value: float, low: float = -math.inf, high: float = math.inf, disturbed: bool = False) -> str:
+    """A number and its interval with the digits that they deserve: `3.21 (3.18–3.30)`, `~1200 (900–2100)`, `3.21`.
+
+    The interval decides the last digit: it is the second one of its half-width where that begins with 1, 2 or 3 (below
+    3.55), and the first one otherwise (Particle Data Group, *Review of Particle Physics*, 5.3 of the introduction).
+    Without an interval three digits are shown; where the machine was `disturbed` two at most, marked as rough, because
+    the interval does not know of a disturbance that all blocks share.
+    """
+    bounded = math.isfinite(low) and math.isfinite(high)
+    size = _magnitude(value)
+    place = size - 2
+    if bounded and high > low:
+        place = min(_magnitude((high - low) / 2 / 3.55), size)
+    if disturbed:
+        place = max(place, size - 1)
+    text = ("~" if disturbed else "") + _at(value, place)
+    ends = (_at(end, min(place, _magnitude(end)) if end else place) for end in (low, high))
+    return f"{text} ({'–'.join(ends)})" if bounded else text
+
+
+def _magnitude(value: float) -> int:
+    """The power of ten of a number's first digit; that of 1 for zero."""
+    return math.floor(math.log10(abs(value))) if value else 0
+
+
+def _at(value: float, place: int) -> str:
+    """A number rounded to a power of ten."""
+    return f"{round(value, -place):.{max(0, -place)}f}"
+
+
 def half_width(samples: Sequence[float]) -> float:
     """Half the width of the median's 95% interval as a share of the median; infinite below six samples."""
     interval = median_interval(samples)

@@ -11,16 +11,23 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import store
 from harness.config import HOUSEKEEPING, Plain, compose_all, options
+from harness.lock import Held
 from harness.progress import Progress, outcome, readable
-from harness.schema import Exam, HarnessError, Visit, fingerprint
+from harness.schema import Exam, HarnessError, Manifest, Visit, fingerprint
+from harness.telemetry import Disturbed, look
 
 if TYPE_CHECKING:
-    from harness.plan import Extrapolate, Plan
+    from harness.plan import Estimate, Extrapolate, Plan
+    from harness.session import Busy
+
+DAY = 86400
 
 USAGE = """\
 python -m harness.sweep [+sweep=NAME] [KEY=VALUE[,VALUE...] ...]
@@ -41,19 +48,29 @@ Measures time to first token and accuracy of every point and writes a report.
   limit=N            at most N images of each suite
   dry_run=true       print what would be measured and how long it would take
   force=true         measure again what the store already has
+  busy=NAME          a busy machine: wait (up to busy_wait=SECONDS, and stop if everything is disturbed), warn, refuse
+  wait=true          wait for another sweep on this machine, instead of exit code 3
 
 Several values make a grid: resolution=256,512. All options with their defaults: sweeps/config.yaml.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code (0 good, 1 points failed, 2 bad input, 130 interrupted)."""
+    """Run the command line; returns the exit code.
+
+    0: good, though single points may rest on disturbed blocks. 1: points failed. 2: bad input. 3: nothing to be
+    trusted, because others use this machine: another sweep measures, it is busy (`busy=refuse`), everything was
+    disturbed. 130: interrupted.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if {"-h", "--help"} & set(arguments):
         print(usage(), end="")
         return 0
     try:
         return run(arguments)
+    except (Disturbed, Held) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 3
     except HarnessError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -88,12 +105,11 @@ def run(arguments: Sequence[str]) -> int:
     from harness.machine import describe
     from harness.plan import make_plan
     from harness.points import make_point
-    from harness.session import Session, alone
     from harness.suites.embedded import fingerprint_of_rows
     from harness.suites.questions import fault_of
-    from harness.worker import interruptible
 
     direct, seed, timeout = _direct(common["direct"]), _whole("seed", common["seed"]), _seconds(common["timeout"])
+    manner = Manner(_busy(common["busy"]), _quiet(common["busy_wait"]), _wait(common["wait"]), timeout, seed)
     made = {config["cell"]: (make_point(config), command_of(config)) for config in configs}
     root = Path(common["results"])
     claims, counted = claims_of(common, {cell: point for cell, (point, _) in made.items()}, root, encoder_parameters)
@@ -111,10 +127,11 @@ def run(arguments: Sequence[str]) -> int:
         if mended := store.mend(path):
             print(f"note: {mended}", file=sys.stderr)
     visits, exams = store.load(root)
-    todo, asked = plan.missing(visits, common["force"]), plan.unanswered(exams, common["force"])
-    faults = {key: why for key in asked if (why := fault_of(plan.exams[key][1]))}
-    for suite, why in dict.fromkeys((plan.exams[key][1].name, why) for key, why in faults.items()):
-        print(f"note: suite {suite} cannot be asked: {why}", file=sys.stderr)
+    force = common["force"]
+    todo, asked = plan.missing(visits, force), plan.unanswered(exams, force)
+    for suite in {plan.exams[key][1].name: plan.exams[key][1] for key in asked}.values():
+        if why := fault_of(suite):
+            print(f"note: suite {suite.name} cannot be asked: {why}", file=sys.stderr)
     device = next(iter(machines.values()))
     count = sum(map(len, todo))
     total = sum(component.protocol.blocks for component in plan.components.values())
@@ -125,44 +142,90 @@ def run(arguments: Sequence[str]) -> int:
         flush=True,
     )
     if common["dry_run"]:
-        _dry_run(plan, todo, asked, _estimate(plan, todo, asked, visits, exams))
+        _dry_run(plan, todo, asked, _estimate(plan, todo, asked, visits, exams).seconds)
         return 0
     for key in {key for block in todo for key in block}:
         plan.work(key)  # parts that do not fit each other are said before anything is written
     title = (common.get("sweep") or {}).get("title", name)
     command = shlex.join(["python", "-m", "harness.sweep", *arguments])
     manifest = store.make_manifest(name, title, plan.points, command, recipe, claims)
-    if not store.manifest_path(root, name).exists():  # an earlier run's report stays what it is until this one ends
-        store.write_manifest(root, manifest)
-    try:
-        if count or asked:
-            with alone():
-                seconds = _estimate(plan, todo, asked, visits, exams)
-                with Progress(seconds) as progress:
-                    what = f"{count} visits in {sum(map(bool, todo))} blocks, {len(asked)} exams"
-                    progress.line(f"about {readable(seconds)} to go: {what}")
-                    session = Session(plan, root, timeout, seed, progress)
-                    with interruptible():
-                        session.visit_all(todo)
-                        session.ask_all(asked, common["force"], faults)
-    finally:
-        store.write_manifest(root, manifest.model_copy(update={"pins": store.Contents.of(root).pin(plan.points)}))
+    if count or asked:
+        _measure(plan, root, force, manner, manifest)
+    else:
+        _pin(root, manifest)
     from harness.report import write_report
 
     folder, results = write_report(root, name, Path(common["reports"]))
     for result in results if count or asked else []:
         print(f"{result.planned.point.name:<44} {outcome(result)}")
     print(f"report: {folder / 'index.html'}")
-    if disturbed := [result for result in results if result.disturbed]:
+    timed = [result for result in results if result.timed]
+    disturbed = [result for result in timed if result.disturbed]
+    if disturbed:
         print(
             f"note: {len(disturbed)} of {len(results)} points rest on disturbed blocks; "
-            f"something else was using this machine",
+            f"something else was using this machine; force=true measures them again",
             file=sys.stderr,
         )
     failed = [result for result in results if result.status != "ok"]
     for result in failed:
         print(f"failed: {result.planned.point.name}: {result.status}: {result.reason}", file=sys.stderr)
-    return 1 if failed else 0
+    if failed:
+        return 1
+    return 3 if timed and len(disturbed) == len(timed) else 0
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a run treats its machine."""
+
+    busy: Busy
+    quiet: float
+    """Seconds to wait until others leave it."""
+    wait: bool | float
+    """Whether, or how many seconds, to wait for another sweep."""
+    timeout: float
+    seed: int
+
+
+def _measure(plan: Plan, root: Path, force: bool, manner: Manner, manifest: Manifest) -> None:
+    """Measure what is missing, alone on this machine; nothing is written before it is ours, and quiet if it has to be.
+
+    Raises `Held` where another sweep measures, and `Disturbed` where others use it too much (see `await_quiet` and
+    `Session.visit_all`).
+    """
+    from harness.session import Session, alone, await_quiet
+    from harness.worker import interruptible
+
+    say = partial(print, flush=True)
+    with alone(manner.wait, say):
+        visits, exams = store.load(root)  # a sweep that was waited for may have measured some of it
+        todo, asked = plan.missing(visits, force), plan.unanswered(exams, force)
+        if count := sum(map(len, todo)):
+            first = next(iter(plan.components.values()))
+            threads = max(component.threads for component in plan.components.values())
+            await_quiet(partial(look, first.device, threads), manner.busy, manner.quiet, say)
+        if resumed := plan.resumed(visits, todo):
+            what = "1 block has" if resumed == 1 else f"{resumed} blocks have"
+            say(f"note: {what} visits in the store; what is added to them is measured in other processes")
+        if not store.manifest_path(root, manifest.name).exists():
+            store.write_manifest(root, manifest)  # an earlier run's report stays what it is until this one ends
+        try:
+            expected = _estimate(plan, todo, asked, visits, exams)
+            with Progress(expected.seconds) as progress:
+                what = f"{count} visits in {sum(map(bool, todo))} blocks, {len(asked)} exams"
+                progress.line(f"about {readable(expected.seconds)} to go: {what}")
+                session = Session(plan, root, manner.timeout, manner.seed, progress, expected, manner.busy == "warn")
+                with interruptible():
+                    session.visit_all(todo)
+                    session.ask_all(asked, again=force)
+        finally:
+            _pin(root, manifest)
+
+
+def _pin(root: Path, manifest: Manifest) -> None:
+    """Note which entries of the store make up the run that has ended."""
+    store.write_manifest(root, manifest.model_copy(update={"pins": store.Contents.of(root).pin(manifest.points)}))
 
 
 def report_name(common: Plain, arguments: Sequence[str]) -> str:
@@ -182,14 +245,14 @@ def _estimate(
     asked: Sequence[str],
     visits: Mapping[str, Mapping[int, Visit]],
     exams: Mapping[str, Exam],
-) -> float:
-    """Seconds that the rest will take, by the ceilings that this machine had last, or has now."""
-    from harness.plan import estimate
+) -> Estimate:
+    """What the rest will take, by the ceilings that this machine had last, or has now."""
+    from harness.plan import Estimate, estimate
     from harness.runtimes.torch_runtime import TorchDevice
     from harness.timer import measure_ceilings
 
     if not any(todo) and not asked:
-        return 0.0
+        return Estimate({}, 0.0)
     keys = {machine.key for machine in plan.machines.values()}
     known = [v for blocks in visits.values() for v in blocks.values() if v.ceilings and v.machine.key in keys]
     if known:
@@ -256,6 +319,24 @@ def _whole(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         more = " or all" if name == "direct" else ""
         raise HarnessError(f"{name}={value}: a whole number from 0{more} is expected")
+    return value
+
+
+def _busy(value: object) -> Busy:
+    if value not in ("wait", "warn", "refuse"):
+        raise HarnessError(f"busy={value}: wait, warn or refuse is expected")
+    return value
+
+
+def _quiet(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= DAY:
+        raise HarnessError(f"busy_wait={value}: a number of seconds from 0 to {DAY} is expected")
+    return float(value)
+
+
+def _wait(value: object) -> bool | float:
+    if not isinstance(value, (bool, int, float)) or not 0 <= value <= 365 * DAY:
+        raise HarnessError(f"wait={value}: true, false or a number of seconds is expected")
     return value
 
 

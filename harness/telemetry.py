@@ -1,4 +1,5 @@
-"""What else the machine did: read beside the samples, so that a disturbed one can be told from a slow one.
+"""What else the machine did: read beside the samples, so that a disturbed one can be told from a slow one; and looked
+at before the first of them.
 
 Everything here works without root. What a system does not tell is None, never zero. One reading between two passes
 costs some microseconds (`benchmarks/bench_truth.py` prints the whole cost of the bench).
@@ -6,22 +7,66 @@ costs some microseconds (`benchmarks/bench_truth.py` prints the whole cost of th
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from harness.schema import Telemetry
+from harness.schema import HarnessError, Telemetry, one_line
 
 MOST_THREADS = 64
 """Of how many threads the waiting time is read, the busiest first; more would cost more than they tell."""
 
 HARMLESS = 0x1 | 0x2 | 0x10 | 0x100
 """NVML's reasons for a lower clock that are no disturbance: idle, set by the user, sync boost, display."""
+
+
+LOOK = 1.0
+"""Seconds of a look at a machine that nothing is measured on yet."""
+SPARE = 0.25
+"""Processors that others may use of those that the threads want, or share of a GPU: what a desktop does by itself."""
+NAMED = 3
+"""Processes that are named as the machine's users, the busiest first."""
+
+
+class Disturbed(HarnessError):
+    """Others use this machine: what is measured on it now is not to be trusted."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """What others did with this machine during a look at it."""
+
+    processors: float
+    """How many processors they used on average, a hypervisor's other guests among them."""
+    wanted: int
+    """How many threads will want one."""
+    cores: int
+    """How many there are."""
+    users: tuple[str, ...] = ()
+    """The busiest processes, e.g. `ffmpeg (pid 71, ann) 98%`."""
+    gpu: float | None = None
+    """Share of the time in which the GPU had work; None without one, or where it does not say."""
+    load: float | None = None
+    """Runnable processes of the last minute: a hint, it stays high for minutes after a training has ended."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether what is measured now would have to share: others use processors that the threads want, or the
+        GPU."""
+        return self.processors - max(0, self.cores - self.wanted) > SPARE or (self.gpu or 0.0) > SPARE
+
+    def __str__(self) -> str:
+        text = f"others use {self.processors:.1f} of {self.cores} processors"
+        text += f" and the GPU {self.gpu:.0%} of the time" if self.gpu else ""
+        text += f" (load {self.load:.1f})" if self.load is not None else ""
+        return f"{text}: {', '.join(self.users)}" if self.users else f"{text}; which processes cannot be seen from here"
 
 
 @dataclass(frozen=True)
@@ -138,10 +183,7 @@ class Watch:
 
     def _state(self) -> dict[str, Any]:
         reading = self.read()
-        times = psutil.cpu_times()
-        idle = times.idle + getattr(times, "iowait", 0.0) + getattr(times, "steal", 0.0)
-        # Guests' time is part of user time; what is left is what processes of this system used.
-        busy = sum(times) - idle - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+        busy = _busy(psutil.cpu_times())
         process = psutil.Process()
         used, switches = process.cpu_times(), process.num_ctx_switches()
         return {
@@ -159,6 +201,62 @@ class Watch:
             "watts": self._gpu.power() if self._gpu else None,
             "joules": self._gpu.energy() if self._gpu else None,
         }
+
+
+def look(device: str, threads: int, seconds: float = LOOK) -> Use:
+    """Watch for so many seconds what others do with this machine; this process and its children do not count."""
+    gpu = _gpu(device)
+    before, times = _processes(), psutil.cpu_times()
+    begin = time.monotonic()
+    shares: list[float] = []
+    for _ in range(5):
+        time.sleep(seconds / 5)
+        shares += [share] if gpu and (share := gpu.use()) is not None else []
+    passed = time.monotonic() - begin
+    after, later = _processes(), psutil.cpu_times()
+    ours = {process.pid for process in (psutil.Process(), *psutil.Process().children(recursive=True))}
+    used = {pid: (spent - before.get(pid, 0.0)) / passed for pid, spent in after.items()}
+    foreign = (_busy(later, stolen=True) - _busy(times, stolen=True)) / passed
+    foreign -= math.fsum(share for pid, share in used.items() if pid in ours)
+    busiest = sorted((pid for pid in used if pid not in ours), key=used.__getitem__, reverse=True)[:NAMED]
+    named = (_named(pid, used[pid]) for pid in busiest if used[pid] > 0.05)
+    return Use(
+        processors=max(0.0, foreign),
+        wanted=threads if device == "cpu" else 1,
+        cores=psutil.cpu_count() or 1,
+        users=tuple(filter(None, named)),
+        gpu=math.fsum(shares) / len(shares) if shares else None,
+        load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+    )
+
+
+def _processes() -> dict[int, float]:
+    """Seconds of processor time of every process that can be seen, so far."""
+    found = {}
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            times = process.cpu_times()
+            found[process.pid] = times.user + times.system
+    return found
+
+
+def _named(pid: int, share: float) -> str:
+    """A process as a person looks for it; empty where it has ended."""
+    try:
+        process = psutil.Process(pid)
+        name, user = process.name(), ""
+        with suppress(psutil.Error, KeyError):  # a container does not know all users
+            user = f", {process.username()}"
+        return f"{one_line(name, 40)} (pid {pid}{one_line(user, 40)}) {share:.0%}"
+    except psutil.Error:
+        return ""
+
+
+def _busy(times: Any, stolen: bool = False) -> float:
+    """Seconds in which the processors had work, of all of them together; time that a hypervisor took is told apart."""
+    idle = times.idle + getattr(times, "iowait", 0.0) + (0.0 if stolen else getattr(times, "steal", 0.0))
+    # Guests' time is part of user time; what is left is what processes of this system used.
+    return float(sum(times) - idle - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0))
 
 
 class Gpu:
@@ -183,6 +281,11 @@ class Gpu:
         names = {0x4: "power cap", 0x8: "hardware slowdown", 0x20: "software thermal", 0x40: "hardware thermal"}
         names[0x80] = "power brake"
         return ", ".join(name for bit, name in names.items() if active & bit)
+
+    def use(self) -> float | None:
+        """Share of the last moments in which a kernel ran."""
+        rates = self._ask("nvmlDeviceGetUtilizationRates")
+        return None if rates is None else float(rates.gpu) / 100
 
     def clock(self) -> float | None:
         """SM clock in hertz."""

@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,18 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from harness.schema import Component, HarnessError, Point, Status, Suite
+from harness.schema import Component, HarnessError, Point, Status, Suite, one_line
+
+Sign = Callable[[str, float | None], None]
+"""Is told what is done, and which share of the task that makes, from 0 to 1, where it is known."""
+
+
+QUIET = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+}
+"""Settings of libraries in the measuring process, unless the user has others: one line of progress is enough."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +52,13 @@ class Outcome:
 class Worker:
     """Does one task after the other in a process of its own."""
 
-    def __init__(self, target: Callable[[Connection], None] | None = None):
-        """`target` is the child's main function; tests give one that misbehaves."""
+    def __init__(
+        self, target: Callable[[Connection], None] | None = None, note: Callable[[str], None] = lambda _: None
+    ):
+        """`target` is the child's main function; tests give one that misbehaves. `note` is told what a library warns of
+        in there."""
         self._target = target or serve
+        self.note = note
         self._process: multiprocessing.process.BaseProcess | None = None
         self._pipe: Connection | None = None
         self._name = ""
@@ -52,7 +68,7 @@ class Worker:
         units: Sequence[Sequence[Component]],
         seed: str,
         timeout: float,
-        progress: Callable[[str], None] = lambda _: None,
+        progress: Sign = lambda *_: None,
     ) -> Outcome:
         """Visit components in turns (see `Measurer.visit`); `timeout` is the longest time without a sign of life, in
         seconds."""
@@ -64,14 +80,14 @@ class Worker:
         point: Point,
         suite: Suite,
         timeout: float,
-        progress: Callable[[str], None] = lambda _: None,
+        progress: Sign = lambda *_: None,
         journal: Path | None = None,
     ) -> Outcome:
         """Ask one point one suite; answers are kept in `journal` as they come."""
         asked = {"exam": [point.model_dump_json(), suite.model_dump_json()], "journal": journal and str(journal)}
         return self._do(asked, timeout, progress)
 
-    def _do(self, task: dict[str, Any], timeout: float, progress: Callable[[str], None]) -> Outcome:
+    def _do(self, task: dict[str, Any], timeout: float, progress: Sign) -> Outcome:
         if _pressed:
             raise KeyboardInterrupt
         pipe = self._start()
@@ -84,9 +100,12 @@ class Worker:
                     self.stop()
                     return Outcome("timeout", f"no sign of life for {timeout:.0f} s; the process was stopped", (), name)
                 message = pipe.recv()
-                if isinstance(message, str):
-                    progress(message)
+                if isinstance(message, tuple):
+                    progress(*message)
                     deadline = time.monotonic() + timeout
+                    continue
+                if isinstance(message, str):
+                    self.note(message)
                     continue
                 results = tuple(json.loads(message["results"]))
                 if message["status"] != "ok":
@@ -176,6 +195,10 @@ def serve(pipe: Connection) -> None:
     """The child's main function: tasks in, signs of life and one outcome each out."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     _die_with_parent()
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    # What goes to stderr breaks the line of progress; a crash, which does not come through here, still does.
+    warnings.showwarning = lambda message, kind, *_: _send(pipe, one_line(f"{kind.__name__}: {message}"))
     from harness.measurement import Measurer
 
     work_off(pipe, Measurer())
@@ -183,15 +206,28 @@ def serve(pipe: Connection) -> None:
 
 def work_off(pipe: Connection, measurer: Any) -> None:
     """Do every task that comes through `pipe` until the other end is closed."""
+
+    def sign(what: str, share: float | None = None) -> None:
+        _send(pipe, (what, share))
+
     while True:
         try:
             task = pipe.recv()
         except EOFError:
             return
-        pipe.send(attempt(measurer, task, pipe.send))
+        _send(pipe, attempt(measurer, task, sign))
 
 
-def attempt(measurer: Any, task: dict[str, Any], progress: Callable[[str], None]) -> dict[str, Any]:
+def _send(pipe: Connection, message: tuple[str, float | None] | str | dict[str, Any]) -> None:
+    """A sign of life, a warning or an outcome; signs and warnings may come from several threads."""
+    with _sending:
+        pipe.send(message)
+
+
+_sending = threading.RLock()
+
+
+def attempt(measurer: Any, task: dict[str, Any], progress: Callable[..., None]) -> dict[str, Any]:
     """Do one task; whatever goes wrong becomes a status and one line."""
     from harness.bench import Cached, InvalidOutput, UntrustedTimer
 
@@ -219,9 +255,9 @@ def attempt(measurer: Any, task: dict[str, Any], progress: Callable[[str], None]
     except HarnessError as error:
         status, reason = "error", str(error)
     except Exception as error:
-        text = " ".join(str(error).split())[:300]
-        status = "out_of_memory" if "out of memory" in text.lower() or "can't allocate" in text.lower() else "error"
-        reason = f"{type(error).__name__}: {text}"
+        reason = one_line(f"{type(error).__name__}: {error}")
+        text = reason.lower()
+        status = "out_of_memory" if "out of memory" in text or "can't allocate" in text else "error"
     return {"status": status, "reason": reason, "results": json.dumps(results, default=_plain)}
 
 

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from conftest import make_component
-from harness.bench import WINDOW, Bench, Cached, InvalidOutput, rarely, take_turns
+from harness.bench import WINDOW, Bench, Cached, InvalidOutput, rarely, take_turns, window
 from harness.runtimes.torch_runtime import Left
 from harness.schema import STAGES_OF
 from harness.telemetry import Reading
@@ -329,3 +329,18 @@ def test_the_sides_of_a_comparison_share_what_was_stolen_in_their_turns(clock):
         side.warm_up()
     take_turns([sides])
     assert [side.stolen for side in sides] == pytest.approx([0.05, 0.05])
+
+
+@pytest.mark.parametrize(("seconds", "passes"), [(math.inf, 10), (4.5, 6), (8.5, 9)])
+def test_what_is_ahead_of_a_component_is_known_after_its_warm_up(clock, seconds, passes):
+    """Ten passes, or as many as begin within some passes' time, but six in any case."""
+    once = 2 * WHOLE + TIMES["prefill_visual"]  # a staged pass with what stands beside it, and a fused one
+    rules = {"max_samples": 10, "min_samples": 10, "max_seconds": min(seconds * once, 1e9)}
+    one = bench(Asynchronous(clock), clock, warmup=1, warmup_seconds=0, **rules)
+    one.warm_up()
+    seen, reading = [one.ahead / once], one.watch.read()
+    while not one.stop:
+        reading = window([one], reading, 1)
+        seen.append(one.ahead / once)
+    assert len(seen) == passes + 1
+    assert seen == pytest.approx([max(min(passes, seconds, 10) - n, 6 - n, 0) for n in range(passes)] + [0.0])

@@ -15,7 +15,7 @@ import torch
 
 from conftest import ENCODER, MACHINE, make_component
 from harness import measurement, store
-from harness.measurement import Measurer, build, measure_ceilings
+from harness.measurement import Measurer, build, measure_ceilings, share_of
 from harness.plan import Plan
 from harness.progress import Progress
 from harness.runtimes.torch_runtime import TorchDevice
@@ -110,12 +110,12 @@ def child(pipe):
 class Mixed(Worker):
     """A real worker for what ends a process or hangs; the rest, which only raises, is done here to save time."""
 
-    def visit(self, units, seed, timeout, progress=lambda _: None):
+    def visit(self, units, seed, timeout, progress=lambda *_: None):
         names = [component.encoder.name for unit in units for component in unit]
         if len(names) > 2:  # the faults among them end the batch; a real one would take a process for nothing
             return Outcome("crashed", "somebody's fault")
         if {"crash", "hang", "fine"} & {*names}:
-            return super().visit(units, seed, timeout, progress)
+            return super().visit(units, seed, timeout if "hang" in names else 300, progress)
         measurement.TorchDevice = Unawaited if names == ["does not wait"] else TorchDevice
         asked = [[component.model_dump_json() for component in unit] for unit in units]
         done = attempt(make_measurer(), {"visit": asked, "seed": seed}, progress)
@@ -144,7 +144,9 @@ def visits(tmp_path_factory):
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_failure_is_one_record_with_its_reason_and_no_number(visits, fault):
     status, reason = FAULTS[fault]
-    (visit,) = [v for v in visits if v.component.encoder.name == fault]  # not visited again in the second block
+    found = [v for v in visits if v.component.encoder.name == fault]
+    together, visit = found  # it is not visited again in the second block
+    assert (together.status, together.reason) == ("crashed", f"in turns with {len(FAULTS) + 1} more: somebody's fault")
     assert (visit.status, visit.block) == (status, 0)
     assert reason in visit.reason
     assert visit.samples is None
@@ -153,14 +155,15 @@ def test_a_planted_failure_is_one_record_with_its_reason_and_no_number(visits, f
 
 
 def test_the_timer_test_of_a_refused_runtime_is_in_its_record(visits):
-    (visit,) = [v for v in visits if v.component.encoder.name == "does not wait"]
+    *_, visit = [v for v in visits if v.component.encoder.name == "does not wait"]
     assert "does not wait" in visit.timer.fault
     assert all(v.timer.fault == "" for v in visits if v.status == "ok")
 
 
 @pytest.mark.parametrize("name", ["fine", "fine, too"])
 def test_what_has_no_fault_is_measured_in_every_block(visits, name):
-    found = [v for v in visits if v.component.encoder.name == name and v.attempt == 0]
+    together, *found = [v for v in visits if v.component.encoder.name == name and v.attempt == 0]
+    assert (together.status, together.block) == ("crashed", 0)
     assert [(v.status, v.block) for v in found] == [("ok", 0), ("ok", 1)]
     assert name != "fine" or found[0].process != found[1].process
     for visit in found:
@@ -176,7 +179,7 @@ def test_a_busy_process_beside_it_disturbs_a_visit_and_is_named():
     component = make_component(resolution=512, visual_tokens=64, attention="", protocol=rules)
     measurer = Measurer()
     try:
-        ((attempts,),) = measurer.visit([[component]], "0/0", lambda _: None)
+        ((attempts,),) = measurer.visit([[component]], "0/0", lambda *_: None)
     finally:
         for process in busy:
             process.kill()
@@ -186,3 +189,23 @@ def test_a_busy_process_beside_it_disturbs_a_visit_and_is_named():
     assert last["disturbed"]
     assert any("waited" in mark for mark in last["samples"].marks)
     assert last["telemetry"].foreign > 0.2
+
+
+class Warm:
+    """A bench that has been warmed up."""
+
+    def __init__(self, busy, ahead):
+        self.busy, self.ahead = busy, ahead
+
+
+@pytest.mark.parametrize(
+    ("spent", "benches", "count", "share"),
+    [
+        (30.0, [], 7, 0.0),  # nothing is known before the first component is warm
+        (10.0, [Warm(1, 9)], 1, 10 / 19),
+        (10.0, [Warm(1, 9), Warm(1, 29)], 4, 10 / (10 + 38 + 2 * 20)),  # two more that take as long on average
+        (50.0, [Warm(10, 0)], 1, 1.0),
+    ],
+)
+def test_the_share_of_a_batch_is_that_of_the_time_it_takes(spent, benches, count, share):
+    assert share_of(spent, benches, count) == pytest.approx(share)

@@ -8,7 +8,7 @@ from conftest import CONNECTOR, ENCODER, LLM
 from harness.config import ROOT, options
 from harness.models.connectors import build_connector
 from harness.models.encoders import build_encoder
-from harness.models.llms import build_llm
+from harness.models.llms import build_llm, cache_name
 from harness.models.preprocess import pixel_tensor, square
 from harness.models.tokenizer import build_tokenizer
 from harness.models.vlm import Vlm, VlmSpec, load_vlm
@@ -205,3 +205,15 @@ def test_a_number_of_tiles_is_a_grid_and_its_overview(tiles, grid):
 def test_other_numbers_of_tiles_are_refused(tiles):
     with pytest.raises(HarnessError, match=f"tiles={tiles}: 1 is expected, or a grid"):
         grid_of(tiles)
+
+
+def test_the_kv_cache_goes_by_the_name_that_a_model_takes():
+    """transformers 5.24 renamed it, and warns about the old name in every pass."""
+
+    class Old:
+        def forward(self, input_ids, past_key_values=None): ...
+
+    class New:
+        def forward(self, input_ids, cache=None): ...
+
+    assert (cache_name(Old), cache_name(New)) == ("past_key_values", "cache")

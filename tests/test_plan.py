@@ -3,7 +3,7 @@ import pytest
 from conftest import MACHINE, make_component, make_exam, make_visit
 from harness.config import compose_all
 from harness.costs import work_of
-from harness.plan import batches, components_of, estimate, estimate_visit, make_plan
+from harness.plan import batches, components_of, estimate, estimate_visit, is_missing, make_plan
 from harness.points import make_point
 from harness.schema import Ceilings, component_key, modules_of
 
@@ -131,6 +131,22 @@ def test_what_the_store_has_is_not_measured_again():
     assert plan.unanswered({asked[0]: exam}, force=True) == asked
 
 
+@pytest.mark.parametrize(
+    ("changes", "repeats", "missing"),
+    [
+        ({}, 1, False),
+        ({"disturbed": True, "attempt": 0}, 1, True),  # a kill came before its repetition
+        ({"disturbed": True, "attempt": 1}, 1, False),  # it was repeated, and is reported as disturbed
+        ({"disturbed": True, "attempt": 1}, 2, True),
+        ({"disturbed": True, "attempt": 0}, 0, False),
+        ({"status": "timeout", "reason": "hung", "samples": None}, 1, True),
+    ],
+)
+def test_a_visit_that_failed_or_was_not_repeated_is_missing(changes, repeats, missing):
+    assert is_missing(make_visit(**changes), repeats) is missing
+    assert is_missing(None, repeats)
+
+
 def test_the_estimate_is_the_model_on_paper():
     encoder = make_component(
         protocol=make_component().protocol.model_copy(update={"max_samples": 10, "min_samples": 6})
@@ -147,8 +163,9 @@ def test_a_measured_visit_takes_as_long_as_it_took():
     todo = plan.missing(visits)
     assert [len(block) for block in todo] == [0, 3]
     seconds = estimate(plan, todo, list(plan.exams), visits, [make_exam(seconds=4.0)], CEILINGS)
-    assert seconds == pytest.approx(6 + 3 * 7.0 + 6 + 3 * 4.0)
-    assert estimate(plan, [[], []], [], visits, [], CEILINGS) == 0.0
+    assert seconds.seconds == pytest.approx(6 + 3 * 7.0 + 6 + 3 * 4.0)
+    assert (seconds.visits, seconds.exam) == (dict.fromkeys(plan.components, 7.0), 4.0)
+    assert estimate(plan, [[], []], [], visits, [], CEILINGS).seconds == 0.0
 
 
 def plan_with(machine, *overrides, extrapolate="auto"):

@@ -17,6 +17,7 @@ from harness.stats import (
     paired_ratio,
     percentile,
     ratio_interval,
+    significant,
     spread,
     wilson,
 )
@@ -192,3 +193,24 @@ def test_a_paired_difference_sees_what_two_intervals_do_not():
     assert found.value == pytest.approx(other.mean - one.mean)
     with pytest.raises(ValueError, match="cannot be paired"):
         paired_difference([1.0], [], [])
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "disturbed", "said"),
+    [
+        (3.2134, 3.18, 3.30, False, "3.21 (3.18–3.30)"),
+        (21732.11, 20120.3, 24000.0, False, "21700 (20100–24000)"),  # +- 1940: its second digit counts
+        (21732.11, 17000.0, 25000.0, False, "22000 (17000–25000)"),  # +- 4000: its first one
+        (9.9964, 9.99, 10.002, False, "9.996 (9.990–10.002)"),
+        (217.32, -math.inf, math.inf, False, "217"),
+        (0.0012345, -math.inf, math.inf, False, "0.00123"),
+        (1234.5678, 1234.5, 1234.6, True, "~1200 (1200–1200)"),  # an interval does not know what all blocks share
+        (1234.5678, -math.inf, math.inf, True, "~1200"),
+        (120.0, 3.4, 300.0, True, "~120 (3–300)"),
+        (4.42, 4.42, 4.42, False, "4.42 (4.42–4.42)"),
+        (5.0, -3.0, 20.0, False, "5 (-3–20)"),
+        (0.0, 0.0, 0.0, False, "0.00 (0.00–0.00)"),
+    ],
+)
+def test_a_number_has_the_digits_that_its_interval_supports(value, low, high, disturbed, said):
+    assert significant(value, low, high, disturbed) == said

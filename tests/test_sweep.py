@@ -17,13 +17,17 @@ from pathlib import Path
 
 import pytest
 
-from harness import api, store
+from conftest import make_samples, make_visit
+from harness import api, measurement, store, telemetry
 from harness.models.vlm import SHIPPED
 from harness.schema import Exam, Visit
 from harness.session import alone
 from harness.sweep import main, report_name, usage
+from harness.telemetry import Disturbed, Use
 
-QUICK = ["protocol=quick", "limit=2", "threads=1"]
+CALM = ["+protocol.lost=1", "+protocol.disturbed=1"]
+"""Whatever else runs here, nothing counts as disturbed: the exit code says what the sweep did."""
+QUICK = ["protocol=quick", *CALM, "limit=2", "threads=1"]
 GRID = ["encoder=tiny_fastvithd", "resolution=64,128", *QUICK]
 
 
@@ -169,6 +173,7 @@ def test_killed_at_a_random_moment_and_started_again_it_ends_with_every_block_an
         "encoder=tiny_fastvithd",
         "resolution=64",
         "protocol=quick",
+        *CALM,
         "protocol.blocks=2",
         "limit=1",
         "threads=1",
@@ -242,9 +247,32 @@ def test_a_busy_machine_is_named_by_the_sweep_and_its_page(tmp_path):
         for process in busy:
             process.kill()
             process.wait()
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 3, done.stderr  # there is no time in it that could be trusted
+    assert "note: this machine is busy: others use" in done.stdout
+    assert re.search(r"TTFT +~\d+ ms  disturbed", done.stdout)
     assert "1 of 1 points rest on disturbed blocks; something else was using this machine" in done.stderr
     assert "rests on disturbed blocks" in (tmp_path / "reports" / report_of(tmp_path) / "index.html").read_text()
+
+
+def test_a_notebook_is_warned_before_and_after(monkeypatch):
+    use = Use(1.9, 2, 2, ("ffmpeg (pid 71, ann) 98%",), load=7.5)
+    monkeypatch.setattr(telemetry, "look", lambda device, threads: use)
+
+    def visit(self, units, seed, progress):
+        found = {name: getattr(make_visit(), name) for name in ("timer", "telemetry", "memory", "ceilings")}
+        given = {**found, "seconds": 1.0, "disturbed": True}
+        return [[[{**given, "samples": make_samples(component.kind)}]] for (component,) in units]
+
+    monkeypatch.setattr(measurement.Measurer, "visit", visit)
+    with pytest.warns(UserWarning, match="machine") as warned:
+        api.measure("resolution=64", *QUICK, "suites=[]", "direct=0")
+    before, after = (str(one.message) for one in warned)
+    assert before.startswith(
+        "this machine is busy: others use 1.9 of 2 processors (load 7.5): ffmpeg (pid 71, ann) 98%"
+    )
+    assert after.startswith("others used this machine, so that these times are rough: encoder tiny_fastvithd 64px, ")
+    assert all("\n" not in text for text in (before, after))
+    assert all(one.filename == __file__ for one in warned)  # it points at the caller's line
 
 
 def test_full_size_parts_are_timed_with_random_weights(tmp_path):
@@ -266,6 +294,10 @@ def test_full_size_parts_are_timed_with_random_weights(tmp_path):
         (["device=cuda"], "sees no cuda here"),
         (["direct=some"], "a whole number from 0 or all is expected"),
         (["seed=-1"], "a whole number from 0 is expected"),
+        (["busy=maybe"], "busy=maybe: wait, warn or refuse is expected"),
+        (["busy_wait=-1"], "a number of seconds from 0 to 86400 is expected"),
+        (["busy_wait=nan"], "a number of seconds from 0 to 86400 is expected"),
+        (["wait=later"], "wait=later: true, false or a number of seconds is expected"),
         (["protocol.blocks=0"], "protocol: blocks: Input should be greater than or equal to 1"),
     ],
 )
@@ -314,12 +346,62 @@ def test_a_changed_sweep_has_a_report_of_its_own():
 def test_two_sweeps_never_measure_at_once(tmp_path):
     with alone():
         refused = run(tmp_path, "resolution=64", *QUICK)
-    assert refused.returncode == 2
-    assert "another sweep is measuring on this machine" in refused.stderr
-    assert not visits(tmp_path)
+    assert refused.returncode == 3
+    assert f"another sweep is measuring on this machine: pid {os.getpid()} on " in refused.stderr
+    assert "wait=true waits for it" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert not (tmp_path / "results").exists()  # nothing is written before the machine is ours, no manifest either
 
 
-def test_one_point_from_a_notebook(measured):
+def test_a_sweep_that_waits_measures_what_the_other_one_did_not(tmp_path, monkeypatch):
+    """The other one measures block 0 while this one waits: it is not measured again."""
+    from harness import session, sweep
+
+    seen = []
+    monkeypatch.setattr(session.Session, "visit_all", lambda self, todo: seen.append(todo))
+    monkeypatch.setattr(session.Session, "ask_all", lambda self, asked, again: None)
+    monkeypatch.setattr(sweep, "look", lambda device, threads: Use(0.0, threads, 2))
+    honest, loads = store.load, []
+
+    def load(root):
+        loads.append(honest(root))
+        if len(loads) == 2:  # after the lock was got
+            return {key: {0: visit} for key, visit in made.items()}, {}
+        return loads[-1]
+
+    made = {}
+    monkeypatch.setattr(store, "load", load)
+    few = ["resolution=64", *QUICK, "suites=[]", "direct=0", "protocol.blocks=2", "wait=5"]
+    assert run(tmp_path, *few).returncode == 0
+    made |= {key: make_visit(key=key) for key in seen[0][0]}
+    loads.clear()
+    assert run(tmp_path, *few).returncode == 0
+    assert [len(block) for block in seen[0]] == [3, 3]
+    assert [len(block) for block in seen[1]] == [0, 3]
+
+
+@pytest.mark.parametrize("busy", ["refuse", "wait"])
+def test_a_busy_machine_that_is_not_accepted_is_exit_code_3(busy, tmp_path, monkeypatch):
+    from harness import session, sweep
+
+    def stop(self, todo):
+        raise Disturbed("stopped: every visit of 2 blocks in a row was disturbed")
+
+    monkeypatch.setattr(session.Session, "visit_all", stop)
+    monkeypatch.setattr(sweep, "look", lambda device, threads: Use(1.9, threads, 2, ("ffmpeg (pid 71, ann) 98%",)))
+    done = run(tmp_path, "resolution=64", *QUICK, "threads=2", "suites=[]", f"busy={busy}", "busy_wait=0")
+    assert done.returncode == 3
+    assert done.stderr.count("\n") == 1
+    if busy == "refuse":
+        assert "ffmpeg (pid 71, ann) 98%" in done.stderr
+        assert not (tmp_path / "results").exists()
+    else:
+        assert done.stderr == "error: stopped: every visit of 2 blocks in a row was disturbed\n"
+        assert "note: this machine is busy: others use 1.9 of 2 processors: ffmpeg" in done.stdout
+
+
+def test_one_point_from_a_notebook(measured, monkeypatch):
+    monkeypatch.setattr(telemetry, "look", lambda device, threads: Use(0.0, threads, 2))
     point = api.measure("resolution=64", *QUICK)
     assert point.status == "ok"
     assert point.planned.components.items() <= {(v.component.kind, v.key) for v in visits(measured[0])}

@@ -3,14 +3,17 @@
 import multiprocessing
 import os
 import signal
+import threading
 import time
+import warnings
 
 import pytest
 
 from conftest import make_component, make_exam, make_point, make_samples, make_score
+from harness import measurement
 from harness.bench import Cached, InvalidOutput, UntrustedTimer
 from harness.schema import HarnessError, Samples, TimerTest
-from harness.worker import Worker, work_off
+from harness.worker import Worker, serve, work_off
 
 UNTRUSTED = TimerTest(
     resolution=1e-9,
@@ -56,7 +59,7 @@ class Faulty:
         return [[[{"samples": make_samples(), "disturbed": disturbed} for disturbed in (True, False)]]]
 
     def exam(self, point, suite, progress, journal):
-        progress(suite.name)
+        progress(suite.name, 0.5)
         return make_score(suite.name, 3)
 
 
@@ -112,9 +115,9 @@ def test_tasks_share_a_process_until_it_is_stopped(worker):
 
 def test_signs_of_life_reach_the_parent(worker):
     signs = []
-    worker.visit([[make_component(attention="fine")]], "0/0", timeout=120, progress=signs.append)
-    outcome = worker.exam(make_point(), make_exam().suite, 120, signs.append)
-    assert signs == ["timing", "doc_read"]
+    worker.visit([[make_component(attention="fine")]], "0/0", 120, lambda *sign: signs.append(sign))
+    outcome = worker.exam(make_point(), make_exam().suite, 120, lambda *sign: signs.append(sign))
+    assert signs == [("timing", None), ("doc_read", 0.5)]
     assert outcome.results[0]["score"]["answers"][0]["score"] == 1.0
 
 
@@ -141,3 +144,37 @@ def test_ctrl_c_in_the_middle_of_a_start_waits_for_it_and_the_child_can_be_stopp
     assert started[0].is_alive()
     worker.stop()
     assert started[0].exitcode == -signal.SIGKILL
+
+
+class Warned(Faulty):
+    """A measurer whose libraries warn, in a thread of their own, while it gives signs of life."""
+
+    def visit(self, units, seed, progress):
+        def warn():
+            for number in range(200):
+                warnings.warn(f"old\nway {number % 2}", FutureWarning, stacklevel=1)
+
+        thread = threading.Thread(target=warn)
+        thread.start()
+        for _ in range(200):
+            progress("timing", 0.5)
+        thread.join()
+        return super().visit(units, seed, progress)
+
+
+def warning(pipe):
+    measurement.Measurer = Warned
+    serve(pipe)
+
+
+def test_what_a_library_warns_of_is_told_to_the_parent_and_not_to_the_screen(capfd):
+    told, signs = [], []
+    loud = Worker(warning, told.append)
+    try:
+        done = loud.visit([[make_component(attention="fine")]], "0/0", 120, lambda *sign: signs.append(sign))
+    finally:
+        loud.stop()
+    assert done.status == "ok"
+    assert len(signs) == 201  # no message was torn by another thread's
+    assert set(told) == {"FutureWarning: old way 0", "FutureWarning: old way 1"}
+    assert "old" not in capfd.readouterr().err

@@ -24,6 +24,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from harness.models.answering import Begun, Prepared, Prompt, Shown
+from harness.models.llms import cache_name
 from harness.models.preprocess import ASPECT, decode_image
 from harness.schema import HarnessError
 
@@ -100,6 +101,7 @@ class HubVlm:
         self._prompter = Prompter(processor, model.config)
         self.image_token, self.prompt = self._prompter.image_token, self._prompter.prompt
         self._takes = set(inspect.signature(model.forward).parameters)
+        self._cache = cache_name(model.__class__)
         self._pixels = set(inspect.signature(model.get_image_features).parameters)
         positions = getattr(model.model, "get_rope_index", None)
         self._places = set(inspect.signature(positions).parameters) if positions is not None else set()
@@ -151,24 +153,18 @@ class HubVlm:
             told = {name: value for name, value in of_tokens.items() if name in self._places}
             given["position_ids"], shifts = self.model.model.get_rope_index(**told, **sizes)
             shift = int(shifts.flatten()[0])
-        cache = DynamicCache(config=self.model.config.get_text_config())
-        out = self.model(
-            **given,
-            mm_encoder_outputs={"image": encoded},
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return Begun(out.logits[:, -1], out.past_key_values, shift)
+        given[self._cache] = DynamicCache(config=self.model.config.get_text_config())
+        out = self.model(**given, mm_encoder_outputs={"image": encoded}, use_cache=True, logits_to_keep=1)
+        return Begun(out.logits[:, -1], out[self._cache], shift)
 
     def go_on(self, ids: Tensor, begun: Begun, keep: int = 1) -> Tensor:
         """More text ids (B, T) on top of the cache, which grows -> logits of the last positions (B, keep, vocab)."""
-        given = {}
+        given: dict[str, Any] = {self._cache: begun.cache}
         if begun.shift:
             start = begun.cache.get_seq_length() + begun.shift
             positions = torch.arange(start, start + ids.shape[1], device=self.device)
             given["position_ids"] = positions.view(1, 1, -1).expand(3, len(ids), -1)
-        out = self.model(input_ids=ids, past_key_values=begun.cache, use_cache=True, logits_to_keep=keep, **given)
+        out = self.model(input_ids=ids, **given, use_cache=True, logits_to_keep=keep)
         return out.logits  # type: ignore[no-any-return]
 
     @cached_property
@@ -200,7 +196,7 @@ class HubVlm:
         if "token_type_ids" in names and "token_type_ids" in self._takes:
             given["token_type_ids"] = torch.zeros_like(rows)
         cache = DynamicCache(config=self.model.config.get_text_config())
-        self.model(**given, past_key_values=cache, use_cache=True)
+        self.model(**given, **{self._cache: cache}, use_cache=True)
         keys = cache.layers[-1].keys[:, :, :4]
         return bool(torch.allclose(keys[0], keys[1], rtol=0.01, atol=0.01 * float(keys.abs().max())))
 

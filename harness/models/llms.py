@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+
 import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
@@ -35,5 +38,13 @@ def splice(llm: PreTrainedModel, before: Tensor, visual: Tensor, after: Tensor) 
 def prefill(llm: PreTrainedModel, embeddings: Tensor) -> tuple[Tensor, DynamicCache]:
     """Embeddings (B, L, W) -> logits of the last position (B, vocabulary) and the KV cache."""
     cache = DynamicCache(config=llm.config)
-    out = llm(inputs_embeds=embeddings, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    out = llm(inputs_embeds=embeddings, **{cache_name(llm.__class__): cache}, use_cache=True, logits_to_keep=1)
     return out.logits[:, -1], cache
+
+
+@functools.cache
+def cache_name(kind: type[PreTrainedModel]) -> str:
+    """What a class of models calls its KV cache: `past_key_values` up to transformers 5.23, `cache` later, where the
+    old name costs a warning. Looked up once for each class: it is asked within timed passes."""
+    takes = inspect.signature(kind.forward).parameters
+    return "past_key_values" if "past_key_values" in takes else "cache"

@@ -24,7 +24,7 @@ from harness.intake import hash_files, read_json, tensors_of
 from harness.models.connectors import build_connector
 from harness.models.encoders import VisionEncoder
 from harness.models.fusions import Fused
-from harness.models.llms import build_llm, prefill, splice
+from harness.models.llms import build_llm, cache_name, prefill, splice
 from harness.models.tokenizer import ANSWER, BOS, EOS, PAD, UNKNOWN
 from harness.schema import Connector, Encoder, Fusion, HarnessError, Llm, Noun, first_fault
 
@@ -118,7 +118,8 @@ class Vlm(nn.Module):
 
     def decode(self, ids: Tensor, cache: DynamicCache, keep: int = 1) -> Tensor:
         """More ids (B, T) on top of `cache`, which grows -> logits of the last positions (B, keep, vocabulary)."""
-        out = self.llm(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=keep)
+        given = {cache_name(self.llm.__class__): cache}
+        out = self.llm(input_ids=ids, **given, use_cache=True, logits_to_keep=keep)
         return out.logits  # type: ignore[no-any-return]
 
     def question_ids(self, question: str) -> tuple[list[int], list[int]]:
