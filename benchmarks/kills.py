@@ -42,7 +42,7 @@ SWEEP = [
         "protocol.max_samples=6",
         "protocol.warmup_seconds=0",
     ),
-    *("protocol.lost=10", "protocol.disturbed=1"),
+    *("+protocol.lost=10", "+protocol.disturbed=1"),
 ]
 
 
@@ -52,9 +52,9 @@ def forked(folder: Path) -> int:
         return pid
     try:
         os.chdir(folder)
-        quiet = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(quiet, 1)
-        os.dup2(quiet, 2)
+        log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
         from harness import sweep
 
         os._exit(sweep.main(SWEEP))
@@ -143,7 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
     undisturbed.mkdir()
     begin = time.monotonic()
     if code := ended(begin_one(undisturbed)):
-        print(f"the undisturbed sweep ended with {code}")
+        print(f"the undisturbed sweep ended with {code}:\n{(undisturbed / 'log').read_text()}")
         return 2
     seconds = time.monotonic() - begin
     expected = answers(undisturbed)
