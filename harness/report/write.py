@@ -21,7 +21,6 @@ from harness.report.tables import write_claims, write_tables
 from harness.schema import Entry, HarnessError, Manifest
 from harness.submissions import write_submission
 
-
 LONGEST = 200
 """Characters of a sweep's name; file systems take 255 bytes with an ending."""
 
