@@ -1,26 +1,38 @@
+import base64
+import json
+import math
+import random
+import re
+import shutil
 import subprocess
 import sys
+from functools import partial
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import ENCODER, MACHINE, failed_visit, make_point, make_result, make_visit
+from conftest import ENCODER, LLM, MACHINE, failed_visit, make_exam, make_point, make_result, make_visit
 from harness import store
-from harness.composition import Result
-from harness.frame import frame_of
+from harness.claims import Finding
+from harness.composition import Result, load_results
+from harness.frame import frame_of, scores_of
 from harness.report import write_report
-from harness.report.__main__ import main as door
-from harness.report.tables import blocks, deviation, markdown, percentile, readable
+from harness.report.__main__ import DEFAULTS, main, parse
+from harness.report.page import checks, notes_of, verdict
+from harness.report.tables import blocks, deviation, percentile, readable
+from harness.schema import HarnessError, Samples
 
 
-def grid(**options):
+def grid(last=(16, 16), **options):
     results = []
     for k, resolution in enumerate((64, 128)):
         for encoder in ("a", "b"):
             spec = ENCODER.model_copy(update={"name": encoder, "title": f"encoder {encoder}", "features": ord(encoder)})
             scale = (k + 1) * (2 if encoder == "b" else 1)
             point = make_point(encoder=spec, resolution=resolution)
-            results.append(make_result(point, (scale,) * 6, right=(5 + 5 * k, 16), **options))
+            results.append(make_result(point, (scale,) * 6, right=(5 + 5 * k, last[k]), **options))
     return results
 
 
@@ -129,13 +141,359 @@ def test_report_of_failures_only_still_opens(tmp_path):
     assert not list(folder.glob("*.png"))
 
 
-def test_markdown_escapes_its_own_marks():
-    assert markdown(pd.DataFrame({"a": ["x|y"]})) == "| a |\n| --- |\n| x\\|y |\n"
-
-
 def test_the_report_needs_no_torch():
     code = "import sys, harness.report; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+SHOWCASE = Path(__file__).parent.parent / "docs" / "showcase"
+
+
+def test_a_page_is_one_file_with_a_verdict_on_top_and_scores_folded_by_suite(tmp_path):
+    folder = write(tmp_path, grid(last=(0, 20)))
+    page = (folder / "index.html").read_text()
+    assert page.startswith("<!doctype html>")
+    start = page.index("</h1>")
+    said = '<p class="verdict">2 of 4 points are on the frontier; fastest: encoder a'
+    assert page[start + len("</h1>") :].lstrip().startswith(said)
+    sources = re.findall(r'src="([^"]+)"', page)
+    assert len(sources) == len(list(folder.glob("*.png"))) >= 6
+    for source in sources:
+        kind, content = source.split(",")
+        assert kind == "data:image/png;base64"
+        assert base64.b64decode(content).startswith(b"\x89PNG")
+    assert not re.findall(r'(?:href|src)="(?!data:)', page)
+    assert re.findall(r"<summary>(.*?)</summary>", page) == ["doc_read: 4 figures", "shapes: 4 figures"]
+    assert "width=device-width" in page
+    columns = re.findall(r"<th>(.*?)</th>", page[page.index("All points") :])
+    assert columns.index("accuracy") < 7
+
+
+def test_a_report_is_made_again_from_its_own_records(tmp_path):
+    folder = write(tmp_path, [make_result(right=None)])
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert main(["any", f"results={tmp_path / 'reports'}", f"reports={tmp_path / 'again'}"]) == 0
+    again = {path.name: path.read_bytes() for path in (tmp_path / "again" / "any").iterdir()}
+    assert {name for name in before if not name.endswith(".lock")} == set(again)
+    assert all(content == before[name] for name, content in again.items())
+
+
+@pytest.mark.parametrize("name", ["resolution", "claims"])
+def test_the_showcase_is_what_its_records_say(name, tmp_path):
+    for file in (store.MANIFEST, store.VISITS, store.EXAMS):
+        (tmp_path / name).mkdir(exist_ok=True)
+        shutil.copyfile(SHOWCASE / name / file, tmp_path / name / file)
+    _, points = load_results(tmp_path, name)
+    shown, made = pd.read_csv(SHOWCASE / name / "table.csv"), frame_of(points)
+    assert list(shown.columns) == list(made.columns)
+    for column in made.columns:
+        if pd.api.types.is_numeric_dtype(made[column]):
+            np.testing.assert_allclose(shown[column].astype(float), made[column].astype(float), rtol=1e-12)
+
+
+def test_the_verdict_says_what_was_found_and_claims_nothing_more():
+    assert verdict(pd.DataFrame()) == "Nothing was timed."
+    assert verdict(frame_of(grid(last=(0, 20)))).startswith(
+        "2 of 4 points are on the frontier; fastest: encoder a at 64 px with micro Qwen2, 15.5"
+    )
+    alone = frame_of([make_result()])
+    assert verdict(alone).startswith(
+        "1 of 1 point is on the frontier; the fastest is the most accurate; most accurate: "
+    )
+    plain = verdict(frame_of([make_result(right=None), make_result(make_point(resolution=64), (2.0,) * 6, right=None)]))
+    assert plain.startswith(
+        "2 points timed, without accuracy; fastest: micro FastViTHD at 128 px with micro Qwen2, 15.5 ms"
+    )
+    assert "accuracy " not in plain.partition("without accuracy")[2]
+    close = [make_result(make_point(resolution=64 * k), (k,) * 6, right=(8 + k, 8 + k)) for k in (1, 2)]
+    assert verdict(frame_of(close)).startswith(
+        "No frontier is claimed, because the intervals of its accuracies all overlap"
+    )
+    two = verdict(frame_of([make_result(), elsewhere(make_result(), host="f" * 8)]))
+    assert two.startswith("2 of 2 points are on the frontier of 2 machines, each for itself")
+    findings = [Finding(None, "", "", "", None, text) for text in ("holds", "holds", "differs", "undecided")]
+    assert verdict(pd.DataFrame(), findings).startswith(
+        "Of 4 comparisons with a published claim 2 hold, 1 differs, 1 is undecided;"
+    )
+
+
+def rough(result, **marks):
+    """Visits of which these kinds have every pass after warm-up marked."""
+    visits = dict(result.visits)
+    for kind, mark in marks.items():
+        visits[kind] = {
+            block: visit.model_copy(update={"samples": visit.samples.model_copy(update={"marks": ("", *mark)})})
+            for block, visit in result.visits[kind].items()
+        }
+    return Result(result.planned, visits, result.exams)
+
+
+def test_what_is_said_of_marked_passes_is_what_is_done_with_them():
+    every, some = ("x",) * 6, ("", "", "", "", "", "x")
+    all_marked = rough(make_result(), encoder=every, connector=every, llm=every)
+    said = [text for text in checks(frame_of([all_marked])) if "marked" in text]
+    assert said == [
+        "100.0% of a point's passes (mean over points) are marked as disturbed; "
+        "no other is left, so that all of them count"
+    ]
+    (text,) = [text for text in checks(frame_of([rough(make_result(), encoder=some)])) if "marked" in text]
+    assert text.startswith(
+        "5.6% of a point's passes (mean over points) are marked as disturbed; medians leave marked passes out"
+    )
+    assert "no pass was marked as disturbed" in checks(frame_of([make_result()]))
+
+
+def test_one_encoder_with_two_values_on_a_page_is_explained():
+    def of(llm, disturbed):
+        wide = LLM.model_copy(update={"name": llm, "title": llm})
+        result = make_result(make_point(llm=wide), (1.0, 1.1, 1.2, 1.3, 1.4, 1.5))
+        blocks = {b: v.model_copy(update={"disturbed": b in disturbed}) for b, v in result.visits["llm"].items()}
+        return Result(result.planned, {**result.visits, "llm": blocks}, result.exams)
+
+    table = frame_of([of("one", ()), of("two", (0, 1))])
+    assert table["encode"].nunique() == 2
+    (said,) = [text for text in checks(table) if "more than one value" in text]
+    assert said.startswith(
+        "1 of 1 encoder at one input have more than one value in the table: the measurements are the same"
+    )
+    assert not [text for text in checks(frame_of([of("one", ()), of("two", ())])) if "more than one value" in text]
+
+
+def test_a_note_that_is_the_same_for_many_points_is_said_once():
+    rows = [
+        {"no_accuracy": f"no accuracy: {name} have random weights here", "encoder": name, "llm": "l"} for name in "abc"
+    ]
+    rows += [{"no_accuracy": "no accuracy: d + l have random weights here", "encoder": "d", "llm": "l"}]
+    assert notes_of(pd.DataFrame(rows)) == ["4 points: no accuracy: these parts have random weights here"]
+    assert notes_of(pd.DataFrame(rows[:1])) == ["no accuracy: a have random weights here"]
+
+
+def changed(result, kind, **changes):
+    """The first block's visit of this kind with these fields."""
+    blocks = dict(result.visits[kind])
+    blocks[0] = blocks[0].model_copy(update=changes)
+    return Result(result.planned, {**result.visits, kind: blocks}, result.exams)
+
+
+def samples(visit, **changes) -> Samples:
+    return visit.samples.model_copy(update=changes)
+
+
+def inconsistent():
+    """Results that each record allows and that do not fit together, with the reason that a reader is told."""
+    good = make_result()
+    encoder, llm = good.visits["encoder"][0], good.visits["llm"][0]
+    seconds = encoder.samples.seconds
+    edit = partial(changed, good, "encoder")
+    yield edit(samples=None), "encoder, block 0: the record says ok and has no samples"
+    yield edit(samples=samples(encoder, marks=("",) * 3)), "encoder, block 0: 7 times of preprocess and 3 marks"
+    yield edit(samples=samples(encoder, warmup=7)), "encoder, block 0: 7 of 7 passes are said to be warm-up"
+    yield (
+        edit(samples=samples(encoder, marks=(), seconds=dict.fromkeys(seconds, ()))),
+        "encoder, block 0: 1 of 0 passes are said to be warm-up",
+    )
+    without = {name: series for name, series in seconds.items() if name != "encode"}
+    yield edit(samples=samples(encoder, seconds=without)), "encoder, block 0: the record has no times of encode"
+    for value, text in ((0.0, "0"), (-1.0, "-1"), (math.nan, "nan")):
+        wrong = samples(encoder, seconds={**seconds, "encode": (value,) * 7})
+        yield edit(samples=wrong), f"encoder, block 0: encode is said to have taken {text} s"
+    yield edit(component=llm.component), "encoder, block 0: the record is of a component of another kind (llm)"
+    yield (
+        edit(ceilings=encoder.ceilings.model_copy(update={"flops_per_second": 0.0})),
+        "encoder, block 0: the device's ceilings are not above 0",
+    )
+    work = {"encode": encoder.work["encode"].model_copy(update={"flops": 10**400})}
+    yield edit(work=work), "encoder, block 0: a count of operations or bytes is impossible"
+    apart = {block + 6: visit for block, visit in good.visits["llm"].items()}
+    yield (
+        Result(good.planned, {**good.visits, "llm": apart}, good.exams),
+        "its components were never measured in one block; run the sweep again",
+    )
+    only = good.planned.model_copy(update={"components": {"encoder": good.planned.components["encoder"]}})
+    yield Result(only, good.visits, good.exams), "its components are encoder; connector, encoder, llm make it up"
+    named = good.planned.model_copy(update={"components": {**good.planned.components, "llm@x": "k", "llm@2": "k"}})
+    yield Result(named, good.visits, good.exams), "an LLM measured at the depths x, 2 cannot be extended"
+    exam = good.exams["doc_read"]
+    for changes, text in (
+        ({"answers": ()}, "the record has no answers"),
+        ({"metric": "nope"}, "the metric nope does not exist; there are: "),
+        (
+            {"answers": (exam.score.answers[0].model_copy(update={"score": 7.0}),)},
+            "question 0: 7.0 is not a score from 0 to 1",
+        ),
+        ({"answers": (exam.score.answers[0].model_copy(update={"score": None}),)}, "question 0: None is not a score"),
+    ):
+        graded = exam.model_copy(update={"score": exam.score.model_copy(update=changes)})
+        yield Result(good.planned, good.visits, {**good.exams, "doc_read": graded}), f"doc_read: {text}"
+    yield (
+        Result(good.planned, good.visits, {**good.exams, "doc_read": exam.model_copy(update={"score": None})}),
+        "doc_read: the record says ok and has no score",
+    )
+
+
+@pytest.mark.parametrize(
+    ("result", "reason"), inconsistent(), ids=lambda value: str(value)[:40] if isinstance(value, str) else ""
+)
+def test_records_that_do_not_fit_are_a_failed_point_with_its_reason(result, reason):
+    other = make_result(make_point(resolution=64))
+    table = frame_of([result, other])
+    assert table["status"].tolist() == ["error", "ok"]
+    assert table["reason"][0].startswith(reason)
+    assert table["ttft_model"].notna()[1]
+    assert readable(table)["frontier"][0].startswith(f"error: {reason}")
+    assert len(scores_of([result, other])) >= 2
+    if not reason.startswith("doc_read"):
+        assert not result.timed
+        assert result.times() == {}
+        assert "ttft_model" not in table or pd.isna(table["ttft_model"][0])
+    else:
+        assert pd.isna(table["doc_read"][0])
+        assert pd.isna(table["accuracy"][0])  # a mean over fewer suites would be another number
+
+
+def test_a_stage_that_takes_no_time_on_a_coarse_clock_is_a_number():
+    result = make_result()
+    blocks = {
+        block: visit.model_copy(
+            update={"samples": samples(visit, seconds={**visit.samples.seconds, "transfer": (0.0,) * 7})}
+        )
+        for block, visit in result.visits["encoder"].items()
+    }
+    both = {
+        b: v.model_copy(update={"samples": samples(v, seconds={**v.samples.seconds, "transfer": (0.0,) * 7})})
+        for b, v in result.visits["llm"].items()
+    }
+    (row,) = frame_of([Result(result.planned, {**result.visits, "encoder": blocks, "llm": both}, {})]).to_dict(
+        "records"
+    )
+    assert (row["status"], row["transfer"]) == ("ok", 0.0)
+
+
+def mutated(value, rng):
+    """A JSON value with one change somewhere in it."""
+    if isinstance(value, dict) and value:
+        key = rng.choice(list(value))
+        rest = {name: each for name, each in value.items() if name != key}
+        return rest if rng.random() < 0.08 else {**value, key: mutated(value[key], rng)}
+    if isinstance(value, list) and value:
+        at, chance = rng.randrange(len(value)), rng.random()
+        if chance < 0.3:
+            return value[:at] if chance < 0.2 else value * 2
+        return [*value[:at], mutated(value[at], rng), *value[at + 1 :]]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return rng.choice([0, -1, 1, -value, value * 10**6, 1e300, 1e-300, 10**30, 0.5, 7])
+    return rng.choice(
+        ["", "<b>", "$x_{", "a\nb\r|", "=1", "../../x", "x" * 400, "\x1b", "error", "vlm", "mm_vet", None]
+    )
+
+
+def mutations(seed):
+    """A valid sweep in which one record was changed so that the schema still takes it."""
+    rng = random.Random(seed)
+    results = [make_result(scales=(1.0, 1.1), direct=(1.0, 1.0)), make_result(make_point(resolution=64), (2.0,))]
+    results.append(Result(results[1].planned, results[1].visits, {}))
+    while True:
+        which = rng.randrange(2)
+        result = results[which]
+        if rng.random() < 0.3:
+            name = rng.choice(list(result.exams))
+            try:
+                exam = type(result.exams[name]).model_validate_json(
+                    json.dumps(mutated(json.loads(result.exams[name].model_dump_json()), rng))
+                )
+            except (ValueError, HarnessError):
+                continue
+            results[which] = Result(result.planned, result.visits, {**result.exams, name: exam})
+        else:
+            kind = rng.choice(list(result.visits))
+            visit = result.visits[kind][0]
+            field = rng.choice(["samples", "component", "work", "ceilings", "memory", "disturbed", "block"])
+            try:
+                content = json.loads(visit.model_dump_json())
+                visit = type(visit).model_validate_json(json.dumps({**content, field: mutated(content[field], rng)}))
+            except (ValueError, HarnessError):
+                continue
+            results[which] = Result(
+                result.planned, {**result.visits, kind: {**result.visits[kind], 0: visit}}, result.exams
+            )
+        return results[:2]
+
+
+def test_whatever_a_record_holds_that_the_schema_takes_the_tables_are_made(tmp_path):
+    from harness.report.tables import write_tables
+
+    for seed in range(40):
+        results = mutations(seed)
+        table = frame_of(results)
+        write_tables(table, scores_of(results), tmp_path)
+        assert len(table) == 2
+        assert set(table.loc[table["status"] != "ok", "reason"].map(bool)) <= {True}
+        verdict(table)
+        checks(table.dropna(subset=["ttft_user"]) if "ttft_user" in table else table.iloc[:0])
+
+
+@pytest.mark.parametrize("seed", [3])
+def test_whatever_a_record_holds_that_the_schema_takes_a_whole_report_is_made(seed, tmp_path):
+    page = (write(tmp_path, mutations(seed)) / "index.html").read_text()
+    assert page.count('<p class="verdict">') == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "chosen"),
+    [
+        ([], DEFAULTS),
+        (["a"], {**DEFAULTS, "sweep": "a"}),
+        (["a", "b", "c"], {"sweep": "a", "results": "b", "reports": "c"}),
+        (["reports=r", "a", "results=x=y"], {"sweep": "a", "results": "x=y", "reports": "r"}),
+    ],
+)
+def test_arguments_by_place_and_by_name(given, chosen):
+    assert parse(given) == chosen
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["a", "b", "c", "d"], "d: at most 3 places are expected"),
+        (["report=x"], "report=x: unknown; there are sweep=, results=, reports=; did you mean reports=?"),
+        (["--force"], "--force: unknown; there are sweep="),
+        (["a", "sweep=b"], "sweep=b: sweep is given twice (a before)"),
+        (["sweep="], "sweep=: a value is expected"),
+        (["no_such"], "no sweep 'no_such' under results"),
+        (["../x"], "sweep=../x: the name of a sweep is expected, not a path"),
+        ([".."], "sweep=..: the name of a sweep is expected, not a path"),
+        (["a" * 5000], "sweep=aaa"),
+        (["\x1b[31m"], "no sweep"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(given, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(given) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"error: {said}")
+    assert err.rstrip("\n").isprintable()
+    assert len(err) < 320
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_names_every_argument(capsys):
+    assert main(["any", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"  {name}=" in said for name in DEFAULTS)
+
+
+def test_a_submission_that_cannot_be_written_costs_only_itself(tmp_path):
+    result = make_result(right=None)
+    exam = make_exam("llava_bench", 3)
+    suite = exam.suite.model_copy(update={"metric": "", "submission": "llava_bench"})
+    score = exam.score.model_copy(update={"metric": ""})
+    exam = exam.model_copy(update={"suite": suite, "score": score})
+    planned = result.planned.model_copy(update={"exams": {"llava_bench": exam.key}})
+    page = (write(tmp_path, [Result(planned, result.visits, {"llava_bench": exam})]) / "index.html").read_text()
+    assert "not written for submission: question 0: its record has no question" in page
 
 
 def test_a_report_made_again_has_the_same_numbers_unless_it_is_refreshed(tmp_path, monkeypatch, capsys):
@@ -149,20 +507,20 @@ def test_a_report_made_again_has_the_same_numbers_unless_it_is_refreshed(tmp_pat
     manifest = store.make_manifest("mine", "Mine", [result.planned], "command")
     pins = store.Contents.of(root).pin([result.planned])
     store.write_manifest(root, manifest.model_copy(update={"pins": pins}))
-    assert door(["mine"]) == 0
+    assert main(["mine"]) == 0
     before = (tmp_path / "reports" / "mine" / "table.csv").read_bytes()
     slower = result.visits["encoder"][0].component
     store.append(
         root, *(make_visit(block=block, scale=2.0, component=slower, started="2026-02-03") for block in range(6))
     )
-    assert door(["mine"]) == 0
+    assert main(["mine"]) == 0
     assert (tmp_path / "reports" / "mine" / "table.csv").read_bytes() == before
     capsys.readouterr()
-    assert door(["mine", "refresh=true"]) == 0
+    assert main(["mine", "refresh=true"]) == 0
     said = capsys.readouterr().out
     assert "changed: encoder micro_fastvithd 128px: encode 4.14 ms (6 blocks) -> encode 8.28 ms (6 blocks)" in said
     assert (tmp_path / "reports" / "mine" / "table.csv").read_bytes() != before
-    assert door(["mine", "refresh=true"]) == 0
+    assert main(["mine", "refresh=true"]) == 0
     assert "nothing newer is in the store" in capsys.readouterr().out
-    assert door(["mine", "refresh=perhaps"]) == 2
+    assert main(["mine", "refresh=perhaps"]) == 2
     assert "refresh=perhaps: true or false is expected" in capsys.readouterr().err

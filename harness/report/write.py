@@ -21,6 +21,9 @@ from harness.report.tables import write_claims, write_tables
 from harness.schema import Entry, HarnessError, Manifest
 from harness.submissions import write_submission
 
+LONGEST = 200
+"""Characters of a sweep's name; file systems take 255 bytes with an ending."""
+
 
 def write_report(results: Path, sweep: str, reports: Path) -> tuple[Path, list[Result]]:
     """Make the report of the sweep's last run; returns its folder and the points it shows.
@@ -28,7 +31,7 @@ def write_report(results: Path, sweep: str, reports: Path) -> tuple[Path, list[R
     The folder holds copies of the records that it was made from, so that it can be made again from itself:
     `write_report(reports, sweep, reports)`.
     """
-    if sweep != Path(sweep).name or sweep in ("", ".", ".."):
+    if sweep != Path(sweep).name or sweep in ("", ".", "..") or len(sweep) > LONGEST:
         raise HarnessError(f"sweep={sweep}: the name of a sweep is expected, not a path")
     manifest, points = load_results(results, sweep)
     folder = reports / sweep
