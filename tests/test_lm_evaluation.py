@@ -275,7 +275,7 @@ def test_lm_eval_reads_a_suites_data_from_a_folder(way, docvqa, model, monkeypat
 
 def test_data_that_cannot_be_read_is_one_line_on_lm_evals_side(docvqa, monkeypatch):
     monkeypatch.setenv("VLM_HARNESS_DATA", f'{{"docvqa": "{docvqa}", "textvqa": "/nowhere"}}')
-    with pytest.raises(HarnessError, match="data={textvqa:/nowhere}: there is no such folder or file"):
+    with pytest.raises(HarnessError, match=r"data=\{textvqa:/nowhere\}: there is no such folder or file"):
         task_by_lm_eval("textvqa")
     (docvqa / "validation-00000-of-00001.parquet").write_bytes(b"PAR1")
     with pytest.raises(HarnessError, match=r"suite docvqa cannot be asked: .*parquet: not readable"):
@@ -340,11 +340,7 @@ def test_the_command_line_answers_in_one_line(vlm_folder, docvqa, monkeypatch, c
     monkeypatch.setattr("sys.argv", ["lm_eval", *model, f"checkpoint={vlm_folder},resolution={RESOLUTION}"])
     assert main() == 0  # no --device: lm-eval's `cuda:0` is not here
     assert "|docvqa|" in capsys.readouterr().out
-    for given, said in (
-        ("checkpoint=/nowhere/x", "error: vlm /nowhere/x"),
-        ("device=cpu", "error: model_args: checkpoint"),
-    ):
-        monkeypatch.setattr("sys.argv", ["lm_eval", *model, given])
-        assert main() == 2
-        (line,) = [one for one in capsys.readouterr().err.splitlines() if one.startswith("error")]
-        assert line.startswith(said)
+    monkeypatch.setattr("sys.argv", ["lm_eval", *model, "device=cpu"])
+    assert main() == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert said == ["error: model_args: checkpoint=FOLDER is expected"]
