@@ -162,9 +162,9 @@ def _place(config: Plain) -> dict[str, Any]:
     threads = config["threads"]
     device = resolve_device(str(config["device"]))
     if ":" in device:
-        kind, number = device.split(":")
+        number = device.partition(":")[2]
         raise HarnessError(
-            f"device={device}: the first {kind} device is measured; CUDA_VISIBLE_DEVICES={number} makes it that"
+            f"device={device}: the first one is measured; CUDA_VISIBLE_DEVICES={number} makes it the first"
         )
     return {
         "device": device,

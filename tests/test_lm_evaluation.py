@@ -20,7 +20,7 @@ from benchmarks.checkpoints import KINDS
 from conftest import talkative
 from harness import answers
 from harness.config import ROOT
-from harness.lm_evaluation import MARK, HarnessLM, SuiteTask
+from harness.lm_evaluation import MARK, HarnessLM, SuiteTask, main, no_device, places
 from harness.models.answering import Composed
 from harness.models.preprocess import pixel_tensor
 from harness.models.vlm import load_vlm
@@ -230,3 +230,117 @@ def test_a_stock_model_gets_our_score_on_our_suite(published):
     said = [sample["resps"][0][0] for sample in out["samples"]["scene_text"]]
     assert said == [answer.text for answer in ours.answers]
     assert out["results"]["scene_text"][f"{suite.metric},none"] == pytest.approx(figures(ours)[0].value)
+
+
+DOCVQA = {"questionId": TEXT, "question": TEXT, "question_types": datasets.List(TEXT), "answers": datasets.List(TEXT)}
+
+
+@pytest.fixture
+def docvqa(tmp_path):
+    """A folder in DocVQA's schema."""
+    rows = [
+        {
+            "questionId": str(k),
+            "question": f"what is {k}?",
+            "question_types": ["form"],
+            "answers": ["7"],
+            "image": shade(60 * (k // 2)),
+        }
+        for k in range(4)
+    ]
+    (tmp_path / "docvqa").mkdir()
+    table = datasets.Dataset.from_list(rows, features=datasets.Features(DOCVQA | {"image": datasets.Image()}))
+    table.to_parquet(tmp_path / "docvqa" / "validation-00000-of-00001.parquet")
+    return tmp_path / "docvqa"
+
+
+def task_by_lm_eval(name, **metadata):
+    """The task as lm-eval itself builds it from the folder of suites."""
+    manager = TaskManager(include_path=str(ROOT / "suite"), include_defaults=False, metadata=metadata)
+    return manager.load([name])["tasks"][name]
+
+
+@pytest.mark.parametrize("way", ["environment", "metadata"])
+def test_lm_eval_reads_a_suites_data_from_a_folder(way, docvqa, model, monkeypatch):
+    if way == "environment":
+        monkeypatch.setenv("VLM_HARNESS_DATA", f"{{docvqa: {docvqa}, pope: /nowhere}}")
+    given = {"data": {"docvqa": str(docvqa)}} if way == "metadata" else {}
+    task = task_by_lm_eval("docvqa", checkpoint="x", revision="of the model", **given)
+    out = simple_evaluate(model=model, tasks=[task], bootstrap_iters=0, log_samples=True)
+    ours = answers.answer_suite(model.model, load_suite("docvqa", data=str(docvqa)))
+    said = [sample["resps"][0][0] for sample in out["samples"]["docvqa"]]
+    assert said == [answer.text for answer in ours.answers]
+    assert out["results"]["docvqa"]["anls,none"] == pytest.approx(figures(ours)[0].value)
+
+
+def test_data_that_cannot_be_read_is_one_line_on_lm_evals_side(docvqa, monkeypatch):
+    monkeypatch.setenv("VLM_HARNESS_DATA", f'{{"docvqa": "{docvqa}", "textvqa": "/nowhere"}}')
+    with pytest.raises(HarnessError, match=r"data=\{textvqa:/nowhere\}: there is no such folder or file"):
+        task_by_lm_eval("textvqa")
+    (docvqa / "validation-00000-of-00001.parquet").write_bytes(b"PAR1")
+    with pytest.raises(HarnessError, match=r"suite docvqa cannot be asked: .*parquet: not readable"):
+        task_by_lm_eval("docvqa")
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("", {}),
+        ("{docvqa: /data/docvqa}", {"docvqa": "/data/docvqa"}),
+        ("docvqa:/data/a,pope:/b c", {"docvqa": "/data/a", "pope": "/b c"}),
+        ('{"docvqa": "/data/docvqa"}', {"docvqa": "/data/docvqa"}),
+    ],
+)
+def test_places_are_read_as_one_likes_to_write_them(said, found):
+    assert places(said) == found
+
+
+def test_a_place_without_a_suite_is_refused():
+    with pytest.raises(HarnessError, match=r"VLM_HARNESS_DATA=/data/docvqa: \{SUITE: FOLDER, \.\.\.\} is expected"):
+        places("/data/docvqa")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unasked"),
+    [
+        (["--model", "vlm-harness", "--tasks", "x"], True),
+        (["run", "-M", "vlm-harness"], True),
+        (["--model=vlm-harness", "--device", "cuda:0"], False),
+        (["--model=vlm-harness", "--device=cpu"], False),
+        (["--model", "hf"], False),
+        (["ls", "tasks"], False),
+    ],
+)
+def test_lm_evals_own_device_is_not_taken_for_a_wish(arguments, unasked, tmp_path):
+    assert no_device(arguments) is unasked
+    stored = tmp_path / "run.yaml"
+    stored.write_text("model: vlm-harness\ndevice: cpu\n")
+    assert not no_device(["--config", str(stored)])
+    stored.write_text("model: vlm-harness\n")
+    assert no_device(["--config", str(stored)])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "checkpoint=FOLDER is expected"),
+        ({"checkpoint": "x", "pretrained": "y"}, "there is no pretrained; there are: checkpoint, resolution"),
+        ({"checkpoint": "x", "resolution": "large"}, "resolution=large: a whole number is expected"),
+        ({"checkpoint": "x", "device": "cuda:9"}, "device=cuda:9: "),
+    ],
+)
+def test_arguments_of_our_model_are_checked(given, said):
+    with pytest.raises(HarnessError, match=said):
+        HarnessLM.create_from_arg_obj(given, {"batch_size": 1, "device": "cpu"})
+
+
+def test_the_command_line_answers_in_one_line(vlm_folder, docvqa, monkeypatch, capsys):
+    monkeypatch.setenv("VLM_HARNESS_DATA", f"docvqa:{docvqa}")
+    model = ["--model", "vlm-harness", "--include_path", str(ROOT / "suite"), "--tasks", "docvqa", "--model_args"]
+    monkeypatch.setattr("sys.argv", ["lm_eval", *model, f"checkpoint={vlm_folder},resolution={RESOLUTION}"])
+    assert main() == 0  # no --device: lm-eval's `cuda:0` is not here
+    assert "|docvqa|" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["lm_eval", *model, "device=cpu"])
+    assert main() == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert said == ["error: model_args: checkpoint=FOLDER is expected"]

@@ -5,6 +5,8 @@ import csv
 import io
 import json
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import datasets

@@ -1,3 +1,6 @@
+import io
+
+import numpy as np
 import pytest
 import timm
 import torch
@@ -9,7 +12,7 @@ from harness.config import ROOT, options
 from harness.models.connectors import build_connector
 from harness.models.encoders import build_encoder
 from harness.models.llms import build_llm, cache_name
-from harness.models.preprocess import pixel_tensor, square
+from harness.models.preprocess import ASPECT, CANVAS, decode_image, pixel_tensor, square
 from harness.models.tokenizer import build_tokenizer
 from harness.models.vlm import Vlm, VlmSpec, load_vlm
 from harness.schema import Connector, Encoder, HarnessError, Llm, grid_of
@@ -181,6 +184,54 @@ def test_preprocess_pads_to_a_square_and_normalises():
     assert square(Image.new("RGB", (10, 20)), 8, (0, 0, 0)).shape == (8, 8, 3)
     with pytest.raises(HarnessError, match="unreadable image of 3 bytes"):
         pixel_tensor(b"abc", ENCODER, 64)
+
+
+def padded_and_resized(image, resolution, fill):
+    """As it was done for every image."""
+    side = max(image.size)
+    canvas = Image.new("RGB", (side, side), fill)
+    canvas.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return np.asarray(canvas.resize((resolution, resolution), Image.Resampling.BICUBIC))
+
+
+def test_ordinary_images_are_padded_as_they_always_were():
+    rng = np.random.default_rng(0)
+    for width, height in ((640, 480), (31, 1000), (2000, 2), (100, 100)):
+        image = Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8))
+        assert np.array_equal(square(image, 96, (9, 99, 200)), padded_and_resized(image, 96, (9, 99, 200)))
+
+
+def test_a_long_image_is_made_shorter_before_it_is_padded(monkeypatch):
+    sizes, new = [], Image.new
+    monkeypatch.setattr(Image, "new", lambda mode, size, *fill: sizes.append(size) or new(mode, size, *fill))
+    assert square(new("RGB", (60_000, 100), (200, 0, 0)), 256, (0, 0, 0)).shape == (256, 256, 3)
+    assert square(new("RGB", (1, 200_000)), 64, (0, 0, 0)).shape == (64, 64, 3)
+    assert max(side for size in sizes for side in size) == CANVAS
+    monkeypatch.setattr("harness.models.preprocess.CANVAS", 1024)
+    ramp = np.linspace(0, 255, 1500).astype(np.uint8)
+    image = Image.fromarray(np.broadcast_to(ramp[:, None, None], (1500, 500, 3)).copy())
+    near = square(image, 128, (0, 0, 0)).astype(int) - padded_and_resized(image, 128, (0, 0, 0)).astype(int)
+    assert np.abs(near[:, 48:80]).max() <= 2  # its edges may fall half a pixel aside
+
+
+def test_an_image_is_bounded_by_its_header_before_it_is_decoded(monkeypatch):
+    def stored(form, size=(40, 30)):
+        out = io.BytesIO()
+        Image.new("RGB", size).save(out, form)
+        return out.getvalue()
+
+    for form in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM"):
+        assert decode_image(stored(form)).size == (40, 30)
+    with pytest.raises(HarnessError, match=r"unreadable image of .* bytes: none of PNG, JPEG"):
+        decode_image(stored("EPS"))  # Pillow would run a program on it
+    with pytest.raises(HarnessError, match="image of 4001 x 4 px: more than 1000 times longer than wide"):
+        decode_image(stored("PNG", (4001, 4)), ASPECT)
+    monkeypatch.setattr("harness.intake.IMAGE_PIXELS", 1000)
+    with pytest.raises(HarnessError, match="40 x 30 px, at most 1000 px are decoded"):
+        decode_image(stored("PNG"))
+    monkeypatch.setattr("harness.intake.IMAGE_BYTES", 10)
+    with pytest.raises(HarnessError, match="at most 10 are read"):
+        decode_image(stored("PNG"))
 
 
 def test_tiles_are_an_overview_and_the_squares_of_a_grid_row_by_row():

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from harness.config import compose_all
+from harness.machine import resolve_device
 from harness.models.vlm import hash_checkpoint
 from harness.points import make_point, no_accuracy
 from harness.schema import HarnessError
@@ -58,6 +59,18 @@ def test_a_full_size_point_has_random_weights_and_says_why_it_has_no_accuracy():
         (["protocol.max_samples=0"], "protocol: max_samples"),
         (["suites=doc_read"], "suites=doc_read: a list is expected"),
         (["suites=null"], "suites=None: a list is expected"),
+        (["data=x"], "data=x: suites and folders are expected"),
+        (["data=[doc_read]"], "suites and folders are expected"),
+        (["data={doc_reed:/tmp}"], "data: unknown suite 'doc_reed'; did you mean doc_read"),
+        (["data={docvqa:/tmp}"], "data: unknown suite 'docvqa'"),
+        (["data={doc_read:/nowhere/data}"], "data={doc_read:/nowhere/data}: there is no such folder or file"),
+        (["data={doc_read:nowhere/data}"], "data={doc_read:nowhere/data}: there is no such folder or file"),
+        (["data={doc_read:./nowhere}"], "there is no such folder or file"),
+        (["data={doc_read:null}"], "data={doc_read:None}: a folder or file is expected"),
+        (["data={doc_read:[a]}"], "a folder or file is expected"),
+        (["device=cpu:7"], "device=cpu:7: the last cpu device here is cpu:0"),
+        (["device=cpu:x"], "unknown device 'cpu:x'"),
+        (["device='cuda:'"], "unknown device 'cuda:'"),
         (["attention=foo"], "attention=foo: one of sdpa, eager"),
         (["encoder.args.layers=[1,1,1,1,1]"], "tiny_fastvithd was trained with args="),
     ],
@@ -73,6 +86,22 @@ def test_bad_input_is_one_line_before_anything_is_measured(overrides, said):
 def test_a_device_that_is_not_there_is_said_with_those_that_are():
     with pytest.raises(HarnessError, match=r"device=cuda: torch .* sees no cuda here \(it sees: .*cpu"):
         point_of("device=cuda")
+
+
+def test_a_device_may_have_a_number(monkeypatch):
+    assert [resolve_device(asked) for asked in ("cpu", "cpu:0")] == ["cpu", "cpu"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [resolve_device(asked) for asked in ("auto", "cuda", "cuda:0", "cuda:1")] == [
+        "cuda",
+        "cuda",
+        "cuda",
+        "cuda:1",
+    ]
+    with pytest.raises(HarnessError, match="device=cuda:2: the last cuda device here is cuda:1"):
+        resolve_device("cuda:2")
+    with pytest.raises(HarnessError, match="CUDA_VISIBLE_DEVICES=1 makes it the first"):
+        point_of("device='cuda:1'")
 
 
 def test_a_checkpoint_of_another_model_is_refused(vlm_folder):

@@ -17,7 +17,7 @@ from harness.models.vlm import load_vlm
 from harness.schema import DRAWN, HarnessError
 from harness.scores import figures
 from harness.suites import questions
-from harness.suites.tasks import expand, load_suite
+from harness.suites.tasks import expand, load_suite, load_task, suite_of
 
 TEXT, NUMBER = Value("string"), Value("int64")
 TEXTS = datasets.List(TEXT)
@@ -414,3 +414,94 @@ def test_what_guessing_would_add_is_a_figure_of_its_own(vlm, tmp_path):
     assert [answer.chance for answer in said] == [0.0, 0.5, 0.0, 0.5, 0.0]  # open questions cannot be guessed
     whole, guessed = figures(score)[:2]
     assert (whole.what, whole.value, guessed.what, guessed.value) == ("score", 0.0, "guessed", pytest.approx(0.2))
+
+
+TASK = """
+task: mine
+dataset_path: drawn
+test_split: test
+doc_to_text: "{{question}}"
+generation_kwargs: {max_gen_toks: 4}
+metric_list: [{metric: anls}]
+metadata: {id: questionId, answers: answers}
+"""
+
+
+def task_in(folder, text, name="mine.yaml"):
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("test_split: test", ""), "the key 'test_split' is missing"),
+        (("{max_gen_toks: 4}", "4"), "generation_kwargs: a mapping is expected, not int"),
+        (("{max_gen_toks: 4}", "{max_gen_toks: x}"), "max_new_tokens: Input should be a valid integer"),
+        (("[{metric: anls}]", "anls"), "metric_list: a list of mappings with the key metric is expected"),
+        (("[{metric: anls}]", "[]"), "metric_list is empty"),
+        (("[{metric: anls}]", "[{metric: anlz}]"), "no metric 'anlz'; there are: ai2d"),
+        (("[{metric: anls}]", "[{metric: [a]}]"), "no metric \"['a']\""),
+        (("{id: questionId, answers: answers}", "[a]"), "metadata: a mapping is expected, not list"),
+        (("answers: answers}", "answers: answers, facts: 3}"), "facts: a mapping is expected, not int"),
+        (("answers: answers}", "answers: answers, also: 3}"), "also: Input should be a valid tuple"),
+        (("answers: answers}", "answers: answers, images_from: {name: a}}"), "images_from: the key split is missing"),
+        (("answers: answers}", "answers: answers, images: many}"), "images: Input should be a valid integer"),
+        (("task: mine", "task: [mine]"), "name: Input should be a valid string"),
+        (("dataset_path: drawn", "dataset_path: {a: b}"), "path: Input should be a valid string"),
+        (("task: mine", "3"), "not readable"),
+    ],
+)
+def test_a_task_that_is_none_is_one_line_with_its_file(change, said, tmp_path):
+    path = task_in(tmp_path, TASK.replace(*change))
+    with pytest.raises(HarnessError) as error:
+        suite_of(load_task(path), path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert said in str(error.value)
+
+
+def test_a_task_includes_files_of_its_folder_alone_and_not_itself(tmp_path):
+    task_in(tmp_path, TASK, "below.yaml")
+    path = task_in(tmp_path, "include: below.yaml\ntask: above\nmetadata: {kind: docId}\n")
+    suite = suite_of(load_task(path), path)
+    assert (suite.name, suite.fields["kind"], suite.fields["id"]) == ("above", "docId", "questionId")
+    for other, said in (("../x.yaml", "is not in its folder"), ("/etc/passwd", "is not in its folder")):
+        with pytest.raises(HarnessError, match=f"include: {other} {said}"):
+            load_task(task_in(tmp_path, f"include: {other}\n"))
+    task_in(tmp_path, "include: mine.yaml\n", "below.yaml")
+    for text in ("include: mine.yaml\n", "include: below.yaml\n"):
+        with pytest.raises(HarnessError, match="includes this file"):
+            load_task(task_in(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"id": "questionId +"}, "TemplateSyntaxError"),
+        ({"id": "nosuch.attribute"}, "no column nosuch"),
+        ({"kind": "question_types[9]"}, "row 0: kind: "),
+        ({"kind": "1 / 0"}, "row 0: kind: ZeroDivisionError"),
+        ({"answers": "answers | literal(1)"}, "row 0: answers: TypeError"),
+    ],
+)
+def test_expressions_that_fail_are_one_line(fields, said, tmp_path):
+    suite = load_suite("docvqa", data=str(write(tmp_path / "data", "docvqa", rows_of("docvqa"))))
+    with pytest.raises(HarnessError, match=said):
+        questions.load(suite.model_copy(update={"fields": suite.fields | fields}))
+
+
+def test_a_column_that_has_a_default_need_not_be_there(tmp_path):
+    suite = load_suite("docvqa", data=str(write(tmp_path / "data", "docvqa", rows_of("docvqa"))))
+    prompt = "{{ hint | default('') }}{% if note is defined %}{{ note }}{% endif %}{{ question }}"
+    found = questions.load(suite.model_copy(update={"prompt": prompt}))
+    assert found.asked[0].prompt == "what is number 0?"
+    with pytest.raises(HarnessError, match="no column hint and no note"):
+        questions.load(suite.model_copy(update={"prompt": "{{ hint }}{{ note }}"}))
+
+
+def test_what_a_metric_cannot_take_is_said_before_anything_is_answered(tmp_path):
+    folder = write(tmp_path / "data", "docvqa", rows_of("docvqa"))
+    suite = load_suite("docvqa", data=str(folder)).model_copy(update={"facts": {"choices": "docId"}})
+    with pytest.raises(HarnessError, match="row 0: no text that can be judged: TypeError"):
+        questions.load(suite)

@@ -239,6 +239,30 @@ def test_a_point_that_fails_is_a_record_and_exit_code_1(tmp_path):
     assert kinds == {"encoder": 1, "connector": 1, "llm": 1, "vlm": 1}
 
 
+def test_a_suite_that_cannot_be_read_costs_that_suite_alone(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "validation.csv").write_text("question,answer\nwhat?,7\n")
+    asked = ["suites=[doc_read,docvqa]", f"data={{docvqa:{data}}}", "encoder=tiny_vit", "resolution=64", "direct=0"]
+    done = run(tmp_path, *asked, *QUICK)
+    assert done.returncode == 1
+    why = f"{data}/validation.csv: no column answers and no image and no questionId and no question_types, which suite "
+    assert f"note: suite docvqa cannot be asked: {why}docvqa asks for; the columns are: question, answer" in done.stderr
+    (line,) = [one for one in done.stdout.splitlines() if one.startswith("tiny_vit 64px")]
+    assert re.search(r" TTFT +\d.* ms.*  doc_read \d\.\d{3}  docvqa failed: ", line)
+    (point,) = api.points(report_of(tmp_path), tmp_path / "results")
+    assert point.timed
+    assert {suite: exam.status for suite, exam in point.exams.items()} == {"doc_read": "ok", "docvqa": "error"}
+    table = api.load(report_of(tmp_path), tmp_path / "results")
+    assert table["doc_read"].notna().all()
+    assert "accuracy" not in table or table["accuracy"].isna().all()
+    page = (tmp_path / "reports" / report_of(tmp_path) / "index.html").read_text()
+    assert "no column answers" in page
+    assert f"{table['ttft_model'][0] * 1e3:.2f}" in page
+    again = run(tmp_path, *asked, *QUICK, "dry_run=true")
+    assert "1 to measure" in again.stdout  # only what failed
+
+
 def test_a_busy_machine_is_named_by_the_sweep_and_its_page(tmp_path):
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
     try:
