@@ -2,7 +2,7 @@
 
 Config -> points -> components and exams -> visits in blocks -> store -> report. Every point is composed and checked
 before the first one runs; what the store already has is not measured again; what fails is a record with a reason and
-exit code 1.
+exit code 1; where others use the machine too much for a number, exit code 3.
 """
 
 from __future__ import annotations
