@@ -510,6 +510,7 @@ def gemma3(folder: Path) -> Path:
         boi_token_index=ids["boi_token"],
         eoi_token_index=ids["eoi_token"],
         mm_tokens_per_image=4,
+        tie_word_embeddings=False,
     )
     processor = Gemma3Processor(
         Gemma3ImageProcessor(size={"height": 56, "width": 56}),
@@ -666,19 +667,19 @@ def got_ocr2(folder: Path) -> Path:
         vision_config={
             "hidden_size": 32,
             "output_channels": 8,
-            "num_hidden_layers": 2,
+            "num_hidden_layers": 1,
             "num_attention_heads": 2,
-            "image_size": 128,
-            "patch_size": 16,
-            "window_size": 4,
-            "global_attn_indexes": [1],
+            "image_size": 256,
+            "patch_size": 4,
+            "window_size": 8,
+            "global_attn_indexes": [0],
             "mlp_dim": 64,
         },
         text_config={"model_type": "qwen2", **TEXT},
         image_token_index=tokenizer.convert_tokens_to_ids("<imgpad>"),
-        image_seq_length=4,
+        image_seq_length=256,
     )
-    processor = GotOcr2Processor(GotOcr2ImageProcessor(size={"height": 128, "width": 128}), tokenizer)
+    processor = GotOcr2Processor(GotOcr2ImageProcessor(size={"height": 256, "width": 256}), tokenizer)
     return save(GotOcr2ForConditionalGeneration(config), processor, folder)
 
 

@@ -57,12 +57,12 @@ def read_text(path: Path, most: int = CONFIG_BYTES) -> str:
         raise HarnessError(f"{path}: not UTF-8 text (byte {error.start})") from error
 
 
-def read_json(path: Path, most: int = CONFIG_BYTES) -> Any:
-    """A JSON file: finite numbers, bounded in depth."""
-    return parse_json(read_text(path, most), str(path))
+def read_json(path: Path, most: int = CONFIG_BYTES, digits: int = DIGITS) -> Any:
+    """A JSON file: finite numbers, whole ones below `digits`, bounded in depth."""
+    return parse_json(read_text(path, most), str(path), digits)
 
 
-def parse_json(text: str | bytes, where: str) -> Any:
+def parse_json(text: str | bytes, where: str, digits: int = DIGITS) -> Any:
     """JSON without NaN and infinity; `where` names it in a fault."""
     try:
         found = json.loads(text, parse_constant=_refuse_constant)
@@ -70,7 +70,7 @@ def parse_json(text: str | bytes, where: str) -> Any:
         raise HarnessError(f"{where}: nested too deeply") from error
     except ValueError as error:  # not JSON, not UTF-8, a number of thousands of digits
         raise HarnessError(f"{where}: not JSON: {error}") from error
-    return bounded(found, where)
+    return bounded(found, where, digits)
 
 
 def read_yaml(path: Path, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
@@ -82,7 +82,7 @@ def read_yaml(path: Path, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> An
     return bounded(found, str(path))
 
 
-def bounded(value: Any, where: str) -> Any:
+def bounded(value: Any, where: str, digits: int = DIGITS) -> Any:
     """`value` if it is plain, finite, not too deep and not too much; refused otherwise."""
     for count, (depth, item) in enumerate(_walk(value)):
         if depth > DEPTH:
@@ -91,7 +91,7 @@ def bounded(value: Any, where: str) -> Any:
             raise HarnessError(f"{where}: more than {ITEMS} values")
         if isinstance(item, float) and not math.isfinite(item):
             raise HarnessError(f"{where}: {item} is not a finite number")
-        if isinstance(item, int) and not -DIGITS <= item < DIGITS:
+        if isinstance(item, int) and not -digits <= item < digits:
             raise HarnessError(f"{where}: a number of {item.bit_length()} bits is no setting of anything")
     return value
 

@@ -185,8 +185,11 @@ class Published(Noun):
     """Hub id, or a folder."""
     revision: str | None = None
     """Commit or tag of the hub; None: the newest."""
-    native: int
-    """Resolution that it was published for; see `harness.models.hub.set_resolution` for what it means to each."""
+    native: int | None = None
+    """Resolution that it was published for, in pixels; None: what its processor says."""
+    override: int | None = None
+    """Resolution that was asked for; see `harness.models.hub.set_resolution` for what it means to each. None: the
+    processor's own, nothing of it is changed."""
     llm: str = ""
     """Title of its LLM."""
     source: str = ""
@@ -294,7 +297,8 @@ class Point(Noun):
     tokens: tuple[int, int] | None = None
     """Of a published VLM: visual tokens of the bench's images, and text tokens of its prompts."""
     resolution: int
-    """Side of the square that the (first) encoder sees, in pixels."""
+    """Side of the square that the (first) encoder sees, in pixels. Of a published VLM at its own size it is its
+    processor's, in the terms in which another one is asked for: `harness.models.hub.side_of`."""
     tiles: int = 1
     """Squares that an image is cut into: 1, or a grid of g x g and an overview (AnyRes): g^2 + 1."""
     device: str

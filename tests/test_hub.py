@@ -52,7 +52,7 @@ def generated(folder, images):
         for text in TEXTS:
             picture = Image.open(io.BytesIO(stored)).convert("RGB")
             content = [{"type": "image"}, {"type": "text", "text": text}]
-            prompt = f"<image>{text}"
+            prompt = f"{processor.image_token}{text}"
             if processor.chat_template:
                 prompt = processor.apply_chat_template(
                     [{"role": "user", "content": content}], add_generation_prompt=True
