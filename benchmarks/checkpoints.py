@@ -672,7 +672,7 @@ def got_ocr2(folder: Path) -> Path:
             "image_size": 256,
             "patch_size": 4,
             "window_size": 8,
-            "global_attn_indexes": [0],
+            "global_attn_indexes": [],
             "mlp_dim": 64,
         },
         text_config={"model_type": "qwen2", **TEXT},
@@ -809,12 +809,12 @@ KINDS: dict[str, Callable[[Path], Path]] = {
     "mistral3": mistral3,
     "qwen2_5_vl": qwen2_5_vl,
     "qwen3_vl": qwen3_vl,
-    "llama4": llama4,
     "got_ocr2": got_ocr2,
 }
 """Published VLMs that answer as their own `generate` does."""
 
 REFUSED: dict[str, Callable[[Path], Path]] = {
+    "llama4": llama4,
     "mllama": mllama,
     "blip2": blip2,
     "instructblip": instructblip,

@@ -6,12 +6,20 @@ torch's `meta` device alone cannot say it of a published VLM, whose code looks i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
+
+
+class Unknowable(Exception):
+    """A module's code looks into what was computed, where nothing was."""
+
+
+INDEXED = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default)
+"""Operations that may be given a mask, whose content decides a shape."""
 
 
 class Hollow(Tensor):
@@ -36,7 +44,9 @@ class Hollow(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """`func` on the shapes of its arguments."""
+        """`func` on the shapes of its arguments; raises `Unknowable` where it needs their content."""
+        if func in INDEXED:
+            args = (args[0], positions(args[1]), *args[2:])
         known: dict[int, Hollow] = {}
 
         def inside(value: Any) -> Any:
@@ -52,7 +62,22 @@ class Hollow(Tensor):
                 return value
             return known[id(value)] if id(value) in known else Hollow(value)  # what is changed in place stays itself
 
-        return tree_map(outside, func(*tree_map(inside, args), **tree_map(inside, kwargs or {})))
+        if func is torch.ops.aten._local_scalar_dense.default:
+            raise Unknowable("a number is taken from a tensor")
+        try:
+            made = func(*tree_map(inside, args), **tree_map(inside, kwargs or {}))
+        except NotImplementedError as error:
+            raise Unknowable(str(error)) from error
+        return tree_map(outside, made)
+
+
+def positions(indices: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Indices with the places that are set in them instead of masks, where masks have content."""
+    found: list[Tensor | None] = []
+    for index in indices:
+        masks = index is not None and index.dtype is torch.bool and not isinstance(index, Hollow)
+        found += [*index.nonzero().unbind(1)] if index is not None and masks else [index]
+    return found
 
 
 def hollow(build: Callable[[], nn.Module]) -> nn.Module:

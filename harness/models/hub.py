@@ -11,13 +11,13 @@ process of its own (`learn`).
 from __future__ import annotations
 
 import base64
+import contextlib
 import copy
 import hashlib
 import math
 import stat
 import threading
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from inspect import signature
 from pathlib import Path
@@ -33,7 +33,7 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 from harness import apart
 from harness.intake import read_json
 from harness.models.answering import Begun, Prepared, Prompt, Shown
-from harness.models.hollow import hollow
+from harness.models.hollow import Unknowable, hollow
 from harness.models.preprocess import decode_image
 from harness.schema import HarnessError
 
@@ -144,13 +144,13 @@ def fault_of(error: BaseException) -> str:
     return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
 
 
-@contextmanager
+@contextlib.contextmanager
 def told(what: str) -> Iterator[None]:
     """Whatever goes wrong in code that runs what a foreign folder says becomes a `HarnessError` that begins with
     `what`."""
     try:
         yield
-    except (HarnessError, MemoryError):
+    except (HarnessError, MemoryError, Unknowable):
         raise
     except Exception as error:
         raise HarnessError(f"{what}: {fault_of(error)}") from error
@@ -174,7 +174,7 @@ class HubVlm:
         self.model, self.processor = model.eval(), processor
         self.identity = [identity, str(model.dtype), model.config._attn_implementation]
         self.device = model.device
-        self.core = model.model if hasattr(model, "model") else model.language_model.model  # Llama 4 has no whole
+        self.core = model.model if hasattr(model, "model") else model.language_model.model  # Llama 4's has none of all
         self._prompter = Prompter(processor, model.config)
         self.image_token, self.prompt = self._prompter.image_token, self._prompter.prompt
         self._takes = set(signature(model.forward).parameters)
@@ -410,7 +410,9 @@ def _counted(config: Any, processor: Any, attention: str, image: bytes, text: st
     try:
         model.set_attn_implementation(attention)
     except (ValueError, ImportError) as error:
-        raise HarnessError(f"attention={attention}: {kind} does not take it here; give attention=eager: {error}") from error
+        raise HarnessError(
+            f"attention={attention}: {kind} does not take it here; give attention=eager: {error}"
+        ) from error
     finally:
         model.set_attn_implementation("eager")
     vlm = HubVlm(model, processor, "")
@@ -419,15 +421,25 @@ def _counted(config: Any, processor: Any, attention: str, image: bytes, text: st
     places = (ids == vlm.image_token).nonzero()[:, 0]
     if not len(places):
         raise HarnessError(f"its processor put no image into the prompt (token {vlm.image_token})")
-    with told(f"{kind} cannot take the pixels of its processor"), torch.no_grad():
-        encoded = vlm.encode([prepared])
-        made = encoded.last_hidden_state if encoded.pooler_output is None else encoded.pooler_output
-        features = sum(one.shape[:-1].numel() for one in ([made] if isinstance(made, Tensor) else made))
-    if features != len(places):
-        raise HarnessError(f"{kind} makes {features} features of an image, its processor leaves {len(places)} places")
+    with contextlib.suppress(Unknowable), torch.no_grad():  # then the first pass tells
+        _check_pass(vlm, prepared, len(places))
     with told("its image processor has no size"):
         side = side_of(processor.image_processor, prepared.image["pixel_values"])
     return {"visual_tokens": len(places), "head": int(places[-1]) + 1 - len(places), "resolution": side}
+
+
+def _check_pass(vlm: HubVlm, prepared: Prepared, places: int) -> None:
+    """Refuse a model that cannot take what its processor makes, all the way to the token after the first."""
+    kind = vlm.model.config.model_type
+    with told(f"{kind} cannot take the pixels of its processor"):
+        encoded = vlm.encode([prepared])
+        made = encoded.last_hidden_state if encoded.pooler_output is None else encoded.pooler_output
+        features = sum(one.shape[:-1].numel() for one in ([made] if isinstance(made, Tensor) else made))
+    if features != places:
+        raise HarnessError(f"{kind} makes {features} features of an image, its processor leaves {places} places")
+    with told(f"{kind} cannot go on from an image that is encoded"):
+        begun = vlm.begin([prepared], prepared.prompts, encoded, whole=True)
+        vlm.go_on(torch.zeros(1, 1, dtype=torch.long), begun)
 
 
 def check_folder(folder: Path) -> int:
