@@ -23,12 +23,12 @@ from harness.answers import Engine, judged
 from harness.machine import resolve_device
 from harness.metrics import METRICS
 from harness.models.answering import AnsweringModel, Composed, Shown
-from harness.models.hub import folder_of_hub, load_hub
+from harness.models.hub import folder_of_hub, learn, load_hub
 from harness.models.preprocess import decode_image
 from harness.models.vlm import hash_checkpoint, is_ours, load_vlm, move
 from harness.points import DTYPES, check_resolution
 from harness.schema import HarnessError
-from harness.suites.questions import load
+from harness.suites.questions import examples, load
 from harness.suites.tasks import JUDGED, suite_of
 
 try:
@@ -131,7 +131,9 @@ def load_model(
         vlm.encoder.prepare(side)
         return Composed(vlm, side, hash_checkpoint(folder))
     side_or_own = None if resolution is None else int(resolution)
-    return load_hub(folder_of_hub(path, revision), side_or_own, attention, device, getattr(torch, dtype))
+    hub = folder_of_hub(path, revision)
+    learn(hub, side_or_own, attention, examples()[0])  # refused before its programs run in this process
+    return load_hub(hub, side_or_own, attention, device, getattr(torch, dtype))
 
 
 class _Lazy(Sequence[bytes]):

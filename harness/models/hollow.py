@@ -1,7 +1,7 @@
 """Models without weights: what shapes come out of a module, without memory for it and without computing it.
 
-torch's `meta` device alone cannot say it of a published VLM, whose code looks into the sizes that its processor gives it
-(how many tiles, which aspect ratio). Here whatever comes of weights has a shape only, and all else keeps its content.
+torch's `meta` device alone cannot say it of a published VLM, whose code looks into the sizes that its processor gives
+it (how many tiles, which aspect ratio). Here whatever comes of weights has a shape only, all else keeps its content.
 """
 
 from __future__ import annotations
@@ -26,24 +26,26 @@ class Hollow(Tensor):
     """A tensor of the CPU with shape and type, and nothing in it; operations on it give others."""
 
     meta: Tensor
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
     def __new__(cls, meta: Tensor) -> Hollow:
         """`meta` has its shape, on torch's meta device."""
-        made: Hollow = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made: Hollow = Tensor._make_wrapper_subclass(
             cls,
             meta.shape,
             strides=meta.stride(),
             storage_offset=meta.storage_offset(),
             dtype=meta.dtype,
-            device="cpu",
+            device=torch.device("cpu"),
         )
         made.meta = meta
         return made
 
     @classmethod
-    def __torch_dispatch__(cls, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         """`func` on the shapes of its arguments; raises `Unknowable` where it needs their content."""
         if func in INDEXED:
             args = (args[0], positions(args[1]), *args[2:])

@@ -405,22 +405,27 @@ def inspect(folder: str, resolution: int | None, attention: str, image: str, tex
 def _counted(config: Any, processor: Any, attention: str, image: bytes, text: str) -> dict[str, int]:
     """Visual tokens of an image, text tokens up to the last of them, and the resolution that the processor uses."""
     kind = config.model_type
-    with told(f"{kind} cannot be built from its configuration"):
-        model = hollow(lambda: AutoModelForImageTextToText.from_config(config, attn_implementation="eager"))
+    made = AutoModelForImageTextToText.from_config
     try:
-        model.set_attn_implementation(attention)
-    except (ValueError, ImportError) as error:
+        model: Any = hollow(lambda: made(config, attn_implementation=attention))
+        model.set_attn_implementation("eager")
+    except Exception as error:
+        with told(f"{kind} cannot be built from its configuration"):
+            hollow(lambda: made(config, attn_implementation="eager"))
         raise HarnessError(
             f"attention={attention}: {kind} does not take it here; give attention=eager: {error}"
         ) from error
-    finally:
-        model.set_attn_implementation("eager")
     vlm = HubVlm(model, processor, "")
     prepared = vlm.prepare([image], [text])
     ids = prepared.prompts[0]["input_ids"][0]
     places = (ids == vlm.image_token).nonzero()[:, 0]
     if not len(places):
         raise HarnessError(f"its processor put no image into the prompt (token {vlm.image_token})")
+    if int(places[-1]) + 1 == len(ids):
+        raise HarnessError("its chat template ends a prompt with the image: nothing follows that could be asked")
+    rows, most = model.get_input_embeddings().weight.shape[0], int(ids[ids != vlm.image_token].max())
+    if most >= rows:
+        raise HarnessError(f"its tokenizer makes token {most}, {kind} knows {rows}")
     with contextlib.suppress(Unknowable), torch.no_grad():  # then the first pass tells
         _check_pass(vlm, prepared, len(places))
     with told("its image processor has no size"):
@@ -460,7 +465,7 @@ def check_folder(folder: Path) -> int:
             raise HarnessError(f"{name}: an object is expected, found a {type(content).__name__}")
         _check_settings(content, name)
     kind = stored["config.json"].get("model_type")
-    if kind in REFUSED:
+    if isinstance(kind, str) and kind in REFUSED:
         raise HarnessError(f"{kind} is not supported: {REFUSED[kind]}")
     if not isinstance(kind, str) or kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         raise HarnessError(f"config.json: model_type {kind!r} is not one of transformers' image-text-to-text models")
@@ -507,7 +512,7 @@ def _check_index(index: dict[str, Any], folder: Path) -> None:
         raise HarnessError("model.safetensors.index.json: weight_map is missing")
     here = {file.name for file in folder.glob("*.safetensors")}
     for shard in shards.values():
-        if shard not in here:
+        if not isinstance(shard, str) or shard not in here:
             raise HarnessError(f"model.safetensors.index.json names {shard!r}, which is not in the folder")
 
 
@@ -579,13 +584,12 @@ def folder_of_hub(path: str, revision: str | None = None) -> Path:
             return local
     except (OSError, RuntimeError, ValueError) as error:  # too long, a home that nobody has, a NUL
         raise HarnessError(f"vlm {path}: not a path: {error}") from error
-    from httpx import HTTPError
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(path, revision=revision, allow_patterns=list(FILES)))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, HTTPError, OSError, ValueError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise HarnessError(f"vlm {path}: neither a folder nor to be had from the hub: {error}") from error
 
 
