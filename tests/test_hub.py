@@ -79,10 +79,10 @@ def folders(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def images():
+def images(folder):
     generator = torch.Generator().manual_seed(1)
     found = {}
-    for number, size in enumerate(SIZES):
+    for number, size in enumerate(SIZES if folder.name in CORE else SIZES[:3]):
         pixels = torch.randint(0, 256, (6, 6, 3), generator=generator, dtype=torch.uint8).numpy()
         file = io.BytesIO()
         Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST).save(file, "PNG")
@@ -132,7 +132,7 @@ def answered(model, images, journal=None, texts=TEXTS, **how):
 
 
 def test_answers_are_those_of_generate_however_they_are_grouped(model, images, generated):
-    assert len(set(generated.values())) > 6  # a model that always says the same would prove nothing
+    assert len(set(generated.values())) > len(generated) // 3  # a model that always says the same would prove nothing
     assert answered(model, images)[0] == generated
     assert answered(model, images, reuse=False)[0] == generated
 
@@ -193,14 +193,12 @@ def test_questions_about_several_images_are_those_of_generate(folder, model, ima
         assert found["image0+image2", text] == said
 
 
+@pytest.mark.usefixtures("core")
 def test_alike_images_are_one_batch(folder, model, images):
     """Two of four images have one size; models that make squares of all of them take them together."""
     prepared = [model.prepare(stored, TEXTS[:1]) for stored in images.values()]
     groups = len({model.alike(one) for one in prepared})
-    three = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava_onevision", "llava_next", "idefics2", "mistral3")
-    two = ("internvl", "aya_vision")
-    kind = model.model.config.model_type
-    assert groups == (3 if kind in three else 2 if kind in two else 1)
+    assert groups == {"qwen2_vl": 3, "llava_onevision": 3, "internvl": 2}.get(model.model.config.model_type, 1)
 
 
 @pytest.mark.usefixtures("core")

@@ -360,15 +360,15 @@ def learn(
 
     Raises `HarnessError`, in one line, for whatever could not be measured, or takes longer than `seconds` to look at.
     """
-    key = (str(folder), stamp_of(folder), resolution, attention, example)
-    if key not in _learned:
-        image, text = example
-        given = {"image": base64.b64encode(image).decode(), "text": text}
-        asked = {"folder": str(folder), "resolution": resolution, "attention": attention, **given}
-        try:
+    image, text = example
+    given = {"image": base64.b64encode(image).decode(), "text": text}
+    asked = {"folder": str(folder), "resolution": resolution, "attention": attention, **given}
+    try:
+        key = (str(folder), stamp_of(folder), resolution, attention, example)
+        if key not in _learned:
             _learned[key] = apart.call("harness.models.hub:inspect", asked, seconds=seconds)
-        except HarnessError as error:
-            raise HarnessError(f"vlm {folder}: {error}") from error
+    except HarnessError as error:
+        raise HarnessError(f"vlm {folder}: {str(error).removeprefix(f'{folder}/')}") from error
     return dict(_learned[key])
 
 
@@ -537,9 +537,12 @@ def parameters_of_hub(folder: Path) -> int:
 
 def weights_of_hub(folder: Path) -> int:
     """`parameters_of_hub` where a fault must not reach the caller's process; counted once."""
-    key = (str(folder), stamp_of(folder))
-    if key not in _weights:
-        _weights[key] = apart.call("harness.models.hub:count_weights", {"folder": str(folder)})
+    try:
+        key = (str(folder), stamp_of(folder))
+        if key not in _weights:
+            _weights[key] = apart.call("harness.models.hub:count_weights", {"folder": str(folder)})
+    except HarnessError as error:
+        raise HarnessError(f"vlm {folder}: {str(error).removeprefix(f'{folder}/')}") from error
     return _weights[key]
 
 
@@ -664,4 +667,4 @@ def load_hub(
                 raise HarnessError(f"its safetensors lack {len(missing)} of its weights, e.g. {missing[0]}")
             return HubVlm(model.to(device), processor, [weights or hash_hub(folder), resolution])
     except HarnessError as error:
-        raise HarnessError(f"vlm {folder}: {error}") from error
+        raise HarnessError(f"vlm {folder}: {str(error).removeprefix(f'{folder}/')}") from error
