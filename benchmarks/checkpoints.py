@@ -14,37 +14,94 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import (
+    AyaVisionConfig,
+    AyaVisionForConditionalGeneration,
+    AyaVisionProcessor,
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2Processor,
+    BlipImageProcessor,
     CLIPImageProcessor,
+    Cohere2VisionConfig,
+    Cohere2VisionForConditionalGeneration,
+    Cohere2VisionImageProcessor,
+    Cohere2VisionProcessor,
     FastVlmConfig,
     FastVlmForConditionalGeneration,
+    Florence2Config,
+    Florence2ForConditionalGeneration,
+    Florence2Processor,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3ImageProcessor,
+    Gemma3Processor,
+    GotOcr2Config,
+    GotOcr2ForConditionalGeneration,
     GotOcr2ImageProcessor,
+    GotOcr2Processor,
+    Idefics2Config,
+    Idefics2ForConditionalGeneration,
+    Idefics2ImageProcessor,
+    Idefics2Processor,
+    Idefics3Config,
+    Idefics3ForConditionalGeneration,
+    Idefics3ImageProcessor,
+    Idefics3Processor,
+    InstructBlipConfig,
+    InstructBlipForConditionalGeneration,
+    InstructBlipProcessor,
     InternVLConfig,
     InternVLForConditionalGeneration,
     InternVLProcessor,
     InternVLVideoProcessor,
+    Llama4Config,
+    Llama4ForConditionalGeneration,
+    Llama4ImageProcessor,
+    Llama4Processor,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextImageProcessor,
+    LlavaNextProcessor,
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
     LlavaOnevisionImageProcessor,
     LlavaOnevisionProcessor,
     LlavaOnevisionVideoProcessor,
     LlavaProcessor,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
+    MllamaConfig,
+    MllamaForConditionalGeneration,
+    MllamaImageProcessor,
+    MllamaProcessor,
     PaliGemmaConfig,
     PaliGemmaForConditionalGeneration,
     PaliGemmaProcessor,
+    PixtralImageProcessor,
+    PixtralProcessor,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
     Qwen2VLImageProcessor,
     Qwen2VLProcessor,
     Qwen2VLVideoProcessor,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLProcessor,
+    Qwen3VLVideoProcessor,
     SiglipImageProcessor,
     SmolVLMConfig,
     SmolVLMForConditionalGeneration,
     SmolVLMImageProcessor,
     SmolVLMProcessor,
     SmolVLMVideoProcessor,
+    VipLlavaConfig,
+    VipLlavaForConditionalGeneration,
 )
 
 TEXT = {
@@ -57,6 +114,15 @@ TEXT = {
     "max_position_embeddings": 4096,
 }
 """Sizes of the language model, for any that is not given others."""
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 56,
+    "patch_size": 14,
+}
+"""Sizes of most vision towers."""
 
 GO_ON = "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 LLAVA = (
@@ -202,11 +268,21 @@ def fast_vlm(folder: Path) -> Path:
     return save(FastVlmForConditionalGeneration(config), processor, folder)
 
 
+def qwen_tokenizer() -> tuple[PreTrainedTokenizerFast, dict[str, int]]:
+    """Qwen's special tokens, and where a configuration names them."""
+    names = {
+        "image_token_id": "<|image_pad|>",
+        "video_token_id": "<|video_pad|>",
+        "vision_start_token_id": "<|vision_start|>",
+        "vision_end_token_id": "<|vision_end|>",
+    }
+    tokenizer = tokenizer_of(["<|im_start|>", "<|im_end|>", *names.values()], QWEN, "<|im_end|>")
+    return tokenizer, {field: tokenizer.convert_tokens_to_ids(name) for field, name in names.items()}
+
+
 def qwen2_vl(folder: Path) -> Path:
     """Qwen2-VL: any size of image, rotary positions in three dimensions."""
-    special = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
-    tokenizer = tokenizer_of(special, QWEN, "<|im_end|>")
-    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in special}
+    tokenizer, ids = qwen_tokenizer()
     config = Qwen2VLConfig(
         text_config={
             **TEXT,
@@ -220,10 +296,7 @@ def qwen2_vl(folder: Path) -> Path:
             "mlp_ratio": 2,
             "patch_size": 14,
         },
-        image_token_id=ids["<|image_pad|>"],
-        video_token_id=ids["<|video_pad|>"],
-        vision_start_token_id=ids["<|vision_start|>"],
-        vision_end_token_id=ids["<|vision_end|>"],
+        **ids,
     )
     processor = Qwen2VLProcessor(
         Qwen2VLImageProcessor(min_pixels=56 * 56, max_pixels=140 * 140),
@@ -330,6 +403,393 @@ def internvl(folder: Path) -> Path:
     return save(InternVLForConditionalGeneration(config), processor, folder)
 
 
+def llava_next(folder: Path) -> Path:
+    """LLaVA-NeXT: an overview and tiles of any aspect ratio, a mark at the end of each line."""
+    tokenizer = tokenizer_of(["<image>"], LLAVA)
+    grid = [[56, 112], [112, 56], [112, 112]]
+    config = LlavaNextConfig(
+        vision_config={"model_type": "clip_vision_model", **VISION, "num_hidden_layers": 3, "projection_dim": 32},
+        text_config={"model_type": "llama", **TEXT},
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_grid_pinpoints=grid,
+    )
+    processor = LlavaNextProcessor(
+        LlavaNextImageProcessor(
+            size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56}, image_grid_pinpoints=grid
+        ),
+        tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=LLAVA,
+    )
+    return save(LlavaNextForConditionalGeneration(config), processor, folder)
+
+
+def vipllava(folder: Path) -> Path:
+    """ViP-LLaVA: features of several layers of CLIP side by side."""
+    tokenizer = tokenizer_of(["<image>"], LLAVA)
+    config = VipLlavaConfig(
+        vision_config={"model_type": "clip_vision_model", **VISION, "num_hidden_layers": 3, "projection_dim": 32},
+        text_config={"model_type": "llama", **TEXT},
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        vision_feature_layers=[-2, 1],
+        vision_feature_layer=[-2, 1],
+    )
+    processor = LlavaProcessor(
+        square(56),
+        tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=LLAVA,
+    )
+    return save(VipLlavaForConditionalGeneration(config), processor, folder)
+
+
+def aya_vision(folder: Path) -> Path:
+    """Aya Vision: tiles, pixel shuffle; the token in the prompt is another one than that of the sequence."""
+    special = ["<image>", "<|START_OF_IMG|>", "<|END_OF_IMG|>", "<|IMG_PATCH|>", "TILE", "TILE_GLOBAL"]
+    tokenizer = tokenizer_of(special, LLAVA)
+    config = AyaVisionConfig(
+        vision_config={"model_type": "siglip_vision_model", **VISION, "vision_use_head": False},
+        text_config={"model_type": "cohere2", **TEXT, "sliding_window": 4096, "bos_token_id": 1, "eos_token_id": 2}
+        | {"pad_token_id": 0},
+        image_token_index=tokenizer.convert_tokens_to_ids("<|IMG_PATCH|>"),
+        vision_feature_layer=-1,
+        adapter_layer_norm_eps=1e-6,
+    )
+    processor = AyaVisionProcessor(
+        GotOcr2ImageProcessor(size={"height": 56, "width": 56}, crop_to_patches=True, min_patches=1, max_patches=4),
+        tokenizer,
+        patch_size=14,
+        img_size=56,
+        downsample_factor=2,
+        chat_template=LLAVA,
+    )
+    return save(AyaVisionForConditionalGeneration(config), processor, folder)
+
+
+def cohere2_vision(folder: Path) -> Path:
+    """Command A Vision: tiles, pixel shuffle, Cohere2."""
+    named = {
+        "image_token": "<|IMG_PATCH|>",
+        "boi_token": "<|START_OF_IMG|>",
+        "eoi_token": "<|END_OF_IMG|>",
+        "img_line_break_token": "<|IMG_LINE_BREAK|>",
+    }
+    template = LLAVA.replace("<image>", "<|IMG_PATCH|>")
+    tokenizer = tokenizer_of([*named.values()], template, named=named)
+    config = Cohere2VisionConfig(
+        vision_config={"model_type": "siglip_vision_model", **VISION, "vision_use_head": False},
+        text_config={"model_type": "cohere2", **TEXT, "sliding_window": 4096, "bos_token_id": 1, "eos_token_id": 2}
+        | {"pad_token_id": 0},
+        image_token_id=tokenizer.convert_tokens_to_ids("<|IMG_PATCH|>"),
+        alignment_intermediate_size=64,
+    )
+    images = Cohere2VisionImageProcessor(
+        size={"height": 56, "width": 56}, crop_to_patches=True, min_patches=1, max_patches=4, patch_size=2
+    )
+    processor = Cohere2VisionProcessor(images, tokenizer, chat_template=template)
+    return save(Cohere2VisionForConditionalGeneration(config), processor, folder)
+
+
+def gemma3(folder: Path) -> Path:
+    """Gemma 3: visual tokens see each other, layers with a sliding window; the processor's image token begins an image
+    and is not the one that stands for its features."""
+    named = {"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
+    template = LLAVA.replace("<image>", "<start_of_image>")
+    tokenizer = tokenizer_of([*named.values()], template, named=named)
+    ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in named.items()}
+    config = Gemma3Config(
+        vision_config={"model_type": "siglip_vision_model", **VISION, "vision_use_head": False},
+        text_config={"model_type": "gemma3_text", **TEXT, "head_dim": 16, "sliding_window": 64}
+        | {"layer_types": ["sliding_attention", "full_attention"], "query_pre_attn_scalar": 16}
+        | {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
+        image_token_index=ids["image_token"],
+        boi_token_index=ids["boi_token"],
+        eoi_token_index=ids["eoi_token"],
+        mm_tokens_per_image=4,
+        tie_word_embeddings=False,
+    )
+    processor = Gemma3Processor(
+        Gemma3ImageProcessor(size={"height": 56, "width": 56}),
+        tokenizer,
+        image_seq_length=4,
+        chat_template=template,
+    )
+    return save(Gemma3ForConditionalGeneration(config), processor, folder)
+
+
+def idefics2(folder: Path) -> Path:
+    """Idefics2: images of any size and aspect ratio within bounds, a perceiver of four latents."""
+    tokenizer = tokenizer_of(["<image>", "<fake_token_around_image>", "<end_of_utterance>"], SMOL, "<end_of_utterance>")
+    config = Idefics2Config(
+        vision_config={**VISION, "image_size": 112},
+        perceiver_config={
+            "hidden_size": 32,
+            "resampler_n_latents": 4,
+            "resampler_depth": 1,
+            "resampler_n_heads": 2,
+            "resampler_head_dim": 16,
+            "num_key_value_heads": 1,
+        },
+        text_config={"model_type": "mistral", **TEXT, "sliding_window": None},
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    images = Idefics2ImageProcessor(size={"shortest_edge": 56, "longest_edge": 112}, do_image_splitting=False)
+    processor = Idefics2Processor(images, tokenizer, image_seq_len=4, chat_template=SMOL)
+    return save(Idefics2ForConditionalGeneration(config), processor, folder)
+
+
+def idefics3(folder: Path) -> Path:
+    """Idefics3: as SmolVLM, with Llama 3."""
+    cells = [f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5)]
+    special = ["<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>", "<|im_start|>", *cells]
+    tokenizer = tokenizer_of(special, SMOL, "<end_of_utterance>")
+    config = Idefics3Config(
+        vision_config={**VISION, "image_size": 64, "patch_size": 16},
+        text_config={"model_type": "llama", **TEXT, "pad_token_id": 0},
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        scale_factor=2,
+    )
+    images = Idefics3ImageProcessor(size={"longest_edge": 128}, max_image_size={"longest_edge": 64})
+    processor = Idefics3Processor(images, tokenizer, image_seq_len=4, chat_template=SMOL)
+    return save(Idefics3ForConditionalGeneration(config), processor, folder)
+
+
+def mistral3(folder: Path) -> Path:
+    """Mistral 3: Pixtral with rotary positions, images of any size up to a longest edge, marks at the ends of lines."""
+    special = ["[IMG]", "[IMG_BREAK]", "[IMG_END]"]
+    template = LLAVA.replace("<image>", "[IMG]")
+    tokenizer = tokenizer_of(special, template)
+    config = Mistral3Config(
+        vision_config={"model_type": "pixtral", **VISION, "image_size": 112},
+        text_config={"model_type": "mistral", **TEXT, "head_dim": 16, "sliding_window": None},
+        image_token_index=tokenizer.convert_tokens_to_ids("[IMG]"),
+        spatial_merge_size=2,
+    )
+    processor = PixtralProcessor(
+        PixtralImageProcessor(size={"longest_edge": 112}, patch_size=14),
+        tokenizer,
+        patch_size=14,
+        spatial_merge_size=2,
+        chat_template=template,
+    )
+    return save(Mistral3ForConditionalGeneration(config), processor, folder)
+
+
+def qwen2_5_vl(folder: Path) -> Path:
+    """Qwen2.5-VL: as Qwen2-VL, with windows in the vision tower."""
+    tokenizer, ids = qwen_tokenizer()
+    config = Qwen2_5_VLConfig(
+        text_config={
+            **TEXT,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]},
+        },
+        vision_config={
+            "depth": 2,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_heads": 2,
+            "patch_size": 14,
+            "window_size": 56,
+            "fullatt_block_indexes": [1],
+            "out_hidden_size": 32,
+        },
+        **ids,
+    )
+    processor = Qwen2_5_VLProcessor(
+        Qwen2VLImageProcessor(min_pixels=56 * 56, max_pixels=140 * 140),
+        tokenizer,
+        Qwen2VLVideoProcessor(),
+        chat_template=QWEN,
+    )
+    return save(Qwen2_5_VLForConditionalGeneration(config), processor, folder)
+
+
+def qwen3_vl(folder: Path) -> Path:
+    """Qwen3-VL: features of several layers of the tower are added within the LLM."""
+    tokenizer, ids = qwen_tokenizer()
+    config = Qwen3VLConfig(
+        text_config={
+            **TEXT,
+            "head_dim": 16,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]}
+            | {"mrope_interleaved": True},
+        },
+        vision_config={
+            "depth": 2,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_heads": 2,
+            "patch_size": 16,
+            "out_hidden_size": 32,
+            "num_position_embeddings": 16,
+            "deepstack_visual_indexes": [0],
+        },
+        **ids,
+    )
+    processor = Qwen3VLProcessor(
+        Qwen2VLImageProcessor(min_pixels=64 * 64, max_pixels=160 * 160, patch_size=16),
+        tokenizer,
+        Qwen3VLVideoProcessor(),
+        chat_template=QWEN,
+    )
+    return save(Qwen3VLForConditionalGeneration(config), processor, folder)
+
+
+def llama4(folder: Path) -> Path:
+    """Llama 4: tiles and a global view, experts, attention in chunks."""
+    special = ["<|image|>", "<|image_start|>", "<|image_end|>", "<|patch|>", "<|tile_x_separator|>"]
+    template = LLAVA.replace("<image>", "<|image|>")
+    tokenizer = tokenizer_of([*special, "<|tile_y_separator|>"], template)
+    config = Llama4Config(
+        vision_config={**VISION, "vision_output_dim": 32, "projector_input_dim": 32, "projector_output_dim": 32}
+        | {"intermediate_size": 128},
+        text_config={**TEXT, "head_dim": 16, "intermediate_size_mlp": 64, "num_local_experts": 2}
+        | {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
+        image_token_index=tokenizer.convert_tokens_to_ids("<|patch|>"),
+        boi_token_index=tokenizer.convert_tokens_to_ids("<|image_start|>"),
+        eoi_token_index=tokenizer.convert_tokens_to_ids("<|image_end|>"),
+    )
+    processor = Llama4Processor(
+        Llama4ImageProcessor(size={"height": 56, "width": 56}, max_patches=4), tokenizer, chat_template=template
+    )
+    return save(Llama4ForConditionalGeneration(config), processor, folder)
+
+
+def got_ocr2(folder: Path) -> Path:
+    """GOT-OCR 2.0: SAM's tower with relative positions, Qwen2."""
+    special = ["<|im_start|>", "<|im_end|>", "<img>", "</img>", "<imgpad>"]
+    tokenizer = tokenizer_of(special, None, "<|im_end|>")
+    config = GotOcr2Config(
+        vision_config={
+            "hidden_size": 32,
+            "output_channels": 8,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "image_size": 256,
+            "patch_size": 4,
+            "window_size": 8,
+            "global_attn_indexes": [],
+            "mlp_dim": 64,
+        },
+        text_config={"model_type": "qwen2", **TEXT},
+        image_token_index=tokenizer.convert_tokens_to_ids("<imgpad>"),
+        image_seq_length=256,
+    )
+    processor = GotOcr2Processor(GotOcr2ImageProcessor(size={"height": 256, "width": 256}), tokenizer)
+    return save(GotOcr2ForConditionalGeneration(config), processor, folder)
+
+
+def mllama(folder: Path) -> Path:
+    """Llama 3.2 Vision: its text attends to the image, no visual token is in the sequence."""
+    template = LLAVA.replace("<image>", "<|image|>")
+    tokenizer = tokenizer_of(["<|image|>", "<|python_tag|>"], template)
+    config = MllamaConfig(
+        vision_config={
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_global_layers": 1,
+            "attention_heads": 2,
+            "vision_output_dim": 64,
+            "image_size": 56,
+            "intermediate_layers_indices": [0],
+            "supported_aspect_ratios": [[1, 1], [1, 2], [2, 1]],
+            "max_num_tiles": 2,
+        },
+        text_config={**TEXT, "cross_attention_layers": [1], "pad_token_id": 0},
+        image_token_index=tokenizer.convert_tokens_to_ids("<|image|>"),
+    )
+    images = MllamaImageProcessor(size={"height": 56, "width": 56}, max_image_tiles=2)
+    processor = MllamaProcessor(images, tokenizer, chat_template=template)
+    return save(MllamaForConditionalGeneration(config), processor, folder)
+
+
+QFORMER = {
+    "vocab_size": 400,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "encoder_hidden_size": 32,
+}
+OPT = {
+    "model_type": "opt",
+    "vocab_size": 400,
+    "hidden_size": 32,
+    "word_embed_proj_dim": 32,
+    "ffn_dim": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
+
+
+def blip2(folder: Path) -> Path:
+    """BLIP-2: a Q-Former between the tower and OPT."""
+    tokenizer = tokenizer_of(["<image>"], None)
+    config = Blip2Config(
+        vision_config=VISION,
+        qformer_config=QFORMER,
+        text_config=OPT,
+        num_query_tokens=4,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    processor = Blip2Processor(BlipImageProcessor(size={"height": 56, "width": 56}), tokenizer, num_query_tokens=4)
+    return save(Blip2ForConditionalGeneration(config), processor, folder)
+
+
+def instructblip(folder: Path) -> Path:
+    """InstructBLIP: the question goes through the Q-Former, together with the image."""
+    tokenizer = tokenizer_of(["<image>"], None)
+    config = InstructBlipConfig(
+        vision_config=VISION,
+        qformer_config=QFORMER,
+        text_config=OPT,
+        num_query_tokens=4,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    images = BlipImageProcessor(size={"height": 56, "width": 56})
+    processor = InstructBlipProcessor(images, tokenizer, tokenizer_of([], None), num_query_tokens=4)
+    return save(InstructBlipForConditionalGeneration(config), processor, folder)
+
+
+def florence2(folder: Path) -> Path:
+    """Florence-2: DaViT, and BART's encoder over image and task together."""
+    tokenizer = tokenizer_of(["<image>"], None, named={"image_token": "<image>"})
+    config = Florence2Config(
+        vision_config={
+            "depths": [1, 1, 1, 1],
+            "embed_dim": [8, 8, 16, 16],
+            "num_heads": [1, 1, 1, 1],
+            "num_groups": [1, 1, 1, 1],
+            "window_size": 4,
+            "projection_dim": 32,
+        },
+        text_config={
+            "model_type": "bart",
+            "vocab_size": 400,
+            "d_model": 32,
+            "encoder_layers": 1,
+            "decoder_layers": 1,
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+            "encoder_ffn_dim": 64,
+            "decoder_ffn_dim": 64,
+            "max_position_embeddings": 256,
+        },
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    images = CLIPImageProcessor(
+        size={"height": 128, "width": 128}, crop_size={"height": 128, "width": 128}, do_center_crop=False
+    )
+    images.image_seq_length = 16
+    processor = Florence2Processor(images, tokenizer)
+    return save(Florence2ForConditionalGeneration(config), processor, folder)
+
+
 KINDS: dict[str, Callable[[Path], Path]] = {
     "fast_vlm": fast_vlm,
     "llava": llava,
@@ -339,4 +799,25 @@ KINDS: dict[str, Callable[[Path], Path]] = {
     "paligemma": paligemma,
     "llava_onevision": llava_onevision,
     "internvl": internvl,
+    "llava_next": llava_next,
+    "vipllava": vipllava,
+    "aya_vision": aya_vision,
+    "cohere2_vision": cohere2_vision,
+    "gemma3": gemma3,
+    "idefics2": idefics2,
+    "idefics3": idefics3,
+    "mistral3": mistral3,
+    "qwen2_5_vl": qwen2_5_vl,
+    "qwen3_vl": qwen3_vl,
+    "got_ocr2": got_ocr2,
 }
+"""Published VLMs that answer as their own `generate` does."""
+
+REFUSED: dict[str, Callable[[Path], Path]] = {
+    "llama4": llama4,
+    "mllama": mllama,
+    "blip2": blip2,
+    "instructblip": instructblip,
+    "florence2": florence2,
+}
+"""Published VLMs that cannot be cut into our stages; `harness.models.hub` says why."""

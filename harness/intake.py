@@ -22,7 +22,7 @@ from typing import IO, Any
 import yaml
 from PIL import Image, UnidentifiedImageError
 
-from harness.schema import HarnessError, check_plain
+from harness.schema import WHOLE_NUMBER, HarnessError, check_plain
 
 MIB = 2**20
 CONFIG_BYTES = 16 * MIB
@@ -114,12 +114,12 @@ def read_text(path: Path, most: int = CONFIG_BYTES) -> str:
         raise HarnessError(f"{path}: not UTF-8 text (byte {error.start})") from error
 
 
-def read_json(path: Path, most: int = CONFIG_BYTES) -> Any:
-    """A JSON file: finite numbers, bounded in depth."""
-    return parse_json(read_text(path, most), str(path))
+def read_json(path: Path, most: int = CONFIG_BYTES, whole: int = WHOLE_NUMBER) -> Any:
+    """A JSON file: finite numbers, whole ones below `whole`, bounded in depth."""
+    return parse_json(read_text(path, most), str(path), whole)
 
 
-def parse_json(text: str | bytes, where: str) -> Any:
+def parse_json(text: str | bytes, where: str, whole: int = WHOLE_NUMBER) -> Any:
     """JSON without NaN and infinity; `where` names it in a fault."""
     try:
         found = json.loads(text, parse_constant=_refuse_constant)
@@ -127,7 +127,7 @@ def parse_json(text: str | bytes, where: str) -> Any:
         raise HarnessError(f"{where}: nested too deeply") from error
     except ValueError as error:  # not JSON, not UTF-8, a number of thousands of digits
         raise HarnessError(f"{where}: not JSON: {error}") from error
-    return bounded(found, where)
+    return bounded(found, where, whole)
 
 
 def read_yaml(path: Path, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
@@ -144,10 +144,10 @@ def parse_yaml(text: str, where: str, loader: type[yaml.SafeLoader] = yaml.SafeL
     return bounded(found, where)
 
 
-def bounded(value: Any, where: str) -> Any:
+def bounded(value: Any, where: str, whole: int = WHOLE_NUMBER) -> Any:
     """`value` if it is plain, finite, not too deep and not too much (`harness.schema.check_plain`)."""
     try:
-        return check_plain(value)
+        return check_plain(value, whole)
     except ValueError as error:
         raise HarnessError(f"{where}: {error}") from error
 

@@ -31,13 +31,13 @@ from harness.intake import open_image, read_yaml
 from harness.machine import resolve_device
 from harness.metrics import METRICS
 from harness.models.answering import AnsweringModel, Composed, Shown
-from harness.models.hub import folder_of_hub, load_hub
+from harness.models.hub import folder_of_hub, learn, load_hub
 from harness.models.preprocess import decode_image
 from harness.models.vlm import check_checkpoint, hash_checkpoint, is_ours, load_vlm, move
 from harness.points import DTYPES, check_resolution
 from harness.schema import HarnessError, Suite
 from harness.suites.hub import check_place
-from harness.suites.questions import fault_of, load
+from harness.suites.questions import examples, fault_of, load
 from harness.suites.tasks import JUDGED, load_task, suite_of
 
 try:
@@ -171,7 +171,9 @@ def load_model(
         vlm.encoder.prepare(side)
         return Composed(vlm, side, hash_checkpoint(folder))
     side_or_own = None if resolution is None else int(resolution)
-    return load_hub(folder_of_hub(path, revision), side_or_own, attention, device, getattr(torch, dtype))
+    hub = folder_of_hub(path, revision)
+    learn(hub, side_or_own, attention, examples()[0])  # refused before its programs run in this process
+    return load_hub(hub, side_or_own, attention, device, getattr(torch, dtype))
 
 
 class _Lazy(Sequence[bytes]):

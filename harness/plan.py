@@ -11,7 +11,7 @@ import torch
 
 from harness.bench import REPEATS, ROUNDS, SLOW, WINDOW
 from harness.costs import parameters_of, work_of
-from harness.models.hub import folder_of_hub, parameters_of_hub
+from harness.models.hub import folder_of_hub, weights_of_hub
 from harness.models.vlm import folder_of, vocabulary_of
 from harness.points import RANDOM, no_accuracy
 from harness.schema import (
@@ -77,7 +77,7 @@ class Plan:
         """Bytes of a component's weights."""
         if (published := self.components[key].published) is not None:
             folder = folder_of_hub(published.path, published.revision)
-            return parameters_of_hub(folder) * bytes_of(self.components[key])
+            return weights_of_hub(folder) * bytes_of(self.components[key])
         stages = {name: work.parameters for name, work in self.work(key).items() if name != "prefill_visual"}
         return sum(stages.values()) * bytes_of(self.components[key])
 

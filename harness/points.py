@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from harness.config import Plain, unknown
 from harness.machine import available_cores, resolve_device
-from harness.models.hub import count_tokens, folder_of_hub, hash_hub
+from harness.models.hub import folder_of_hub, hash_hub, learn
 from harness.models.vlm import (
     CONFIG,
     SHIPPED,
@@ -120,14 +120,16 @@ def _published(config: Plain) -> Point:
     fields = dict(config["vlm"])
     fields["name"] = fields.get("name") or Path(str(fields.get("path"))).name
     fields["title"] = fields.get("title") or fields["name"]
+    side = None if config["resolution"] is None else _positive("resolution", config["resolution"])
+    fields["override"] = side
     published = _noun(Published, fields, "vlm")
-    side = published.native if config["resolution"] is None else _positive("resolution", config["resolution"])
     place = _place(config)
     folder = folder_of_hub(published.path, published.revision)
+    found = learn(folder, side, place["attention"], examples()[0])
     return Point(
         published=published,
-        tokens=count_tokens(folder, side, *examples()[0], place["protocol"].text_tokens),
-        resolution=side,
+        tokens=(found["visual_tokens"], max(place["protocol"].text_tokens, found["head"] + 1)),
+        resolution=found["resolution"],
         weights=hash_hub(folder),
         suites=_suites(config),
         **place,

@@ -77,7 +77,7 @@ WHOLE_NUMBER = 2**63
 """Whole numbers beyond this are no setting of anything."""
 
 
-def check_plain(value: Any) -> Any:
+def check_plain(value: Any, whole: int = WHOLE_NUMBER) -> Any:
     """`value` if it is plain (mappings, lists, text, numbers), finite, not too deep and not too much.
 
     Raises `ValueError` saying what it is otherwise.
@@ -89,7 +89,7 @@ def check_plain(value: Any) -> Any:
             raise ValueError(f"more than {ITEMS} values")
         if isinstance(item, float) and not math.isfinite(item):
             raise ValueError(f"{item} is not a finite number")
-        if isinstance(item, int) and not -WHOLE_NUMBER <= item < WHOLE_NUMBER:
+        if isinstance(item, int) and not -whole <= item < whole:
             raise ValueError(f"a whole number of {item.bit_length()} bits")
     return value
 
@@ -266,8 +266,11 @@ class Published(Noun):
     """Hub id, or a folder."""
     revision: str | None = None
     """Commit or tag of the hub; None: the newest."""
-    native: Pixels
-    """Resolution that it was published for; see `harness.models.hub.set_resolution` for what it means to each."""
+    native: Pixels | None = None
+    """Resolution that it was published for, in pixels; None: what its processor says."""
+    override: Pixels | None = None
+    """Resolution that was asked for; see `harness.models.hub.set_resolution` for what it means to each. None: the
+    processor's own, nothing of it is changed."""
     llm: str = ""
     """Title of its LLM."""
     source: str = ""
@@ -375,7 +378,8 @@ class Point(Noun):
     tokens: tuple[Positive, Count] | None = None
     """Of a published VLM: visual tokens of the bench's images, and text tokens of its prompts."""
     resolution: Pixels
-    """Side of the square that the (first) encoder sees, in pixels."""
+    """Side of the square that the (first) encoder sees, in pixels. Of a published VLM at its own size it is its
+    processor's, in the terms in which another one is asked for: `harness.models.hub.side_of`."""
     tiles: Positive = 1
     """Squares that an image is cut into: 1, or a grid of g x g and an overview (AnyRes): g^2 + 1."""
     device: str

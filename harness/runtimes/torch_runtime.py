@@ -508,7 +508,7 @@ class PublishedSubject(TorchSubject, kind="published"):
     def load(self) -> None:
         """Load it from its safetensors."""
         self.model = load_published(self.component)
-        self.modules = [self.model.model.get_encoder(modality="image"), self.model.model]
+        self.modules = [self.model.model.get_encoder(modality="image"), self.model.core]
 
     def run(self, number: int) -> Iterator[str]:
         """One pass from image bytes and a question to the first token's id, stage by stage."""
@@ -574,7 +574,7 @@ def load_published(wanted: Component | Point) -> HubVlm:
     if (found := hash_hub(folder)) != wanted.weights:
         raise HarnessError(f"{wanted.published.path} was replaced since the sweep began ({wanted.weights} -> {found})")
     dtype = getattr(torch, wanted.dtype)
-    return load_hub(folder, wanted.resolution, wanted.attention, wanted.device, dtype, wanted.weights)
+    return load_hub(folder, wanted.published.override, wanted.attention, wanted.device, dtype, wanted.weights)
 
 
 def load_point(point: Point) -> AnsweringModel:
