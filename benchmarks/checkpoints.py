@@ -149,6 +149,7 @@ def llava(
         "patch_size": 14,
         "projection_dim": 32,
     } | (vision or {})
+    side: Any = vision["image_size"]
     config = LlavaConfig(
         vision_config=vision,
         text_config={"model_type": "llama", **TEXT, **(text or {})},
@@ -157,7 +158,7 @@ def llava(
         vision_feature_select_strategy="default",
     )
     processor = LlavaProcessor(
-        square(vision["image_size"]),
+        square(side),
         tokenizer,
         patch_size=vision["patch_size"],
         vision_feature_select_strategy="default",

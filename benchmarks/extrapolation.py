@@ -1,4 +1,6 @@
-"""Is a prefill extended from a few layers the one that is measured? `python benchmarks/extrapolation.py [blocks]`
+"""Is a prefill extended from a few layers the one that is measured?
+
+    python benchmarks/extrapolation.py [--blocks N] [--smoke]
 
 Qwen2-0.5B and Qwen2-1.5B fit into memory: each is measured with all of its layers and with 2, 5 and 8 of them, in turns
 pass by pass, so that the machine's drift meets all alike. Printed is the extended prefill over the measured one.
@@ -6,8 +8,8 @@ pass by pass, so that the machine's drift meets all alike. Printed is the extend
 
 from __future__ import annotations
 
+import argparse
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 
@@ -21,12 +23,23 @@ from harness.progress import Progress
 from harness.session import Session, alone
 
 GRID = ["encoder=fastvithd", "llm=qwen2_0_5b,qwen2_1_5b", "resolution=1024", "checkpoint=random"]
+SMOKE = [
+    *("encoder=tiny_vit", "llm=qwen2_0_5b", "resolution=64", "checkpoint=random", "threads=1"),
+    *("llm.config.hidden_size=64", "llm.config.intermediate_size=128", "llm.config.num_hidden_layers=10"),
+    *("llm.config.num_attention_heads=4", "llm.config.num_key_value_heads=2", "llm.config.vocab_size=1000"),
+]
+"""An LLM that is made in no time; ten layers, so that there is something to extend."""
 
 
 def main() -> None:
-    blocks = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    rules = [f"protocol.blocks={blocks}", "protocol.max_seconds=4", "protocol.repeats=0"]
-    _, configs = compose_all([*GRID, *rules])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--blocks", type=int, default=3, help="fresh processes (default 3)")
+    parser.add_argument("--smoke", action="store_true", help="the same in seconds: does it run, not what is true")
+    arguments = parser.parse_args()
+    blocks, grid, rules = arguments.blocks, GRID, ["protocol.max_seconds=4", "protocol.repeats=0"]
+    if arguments.smoke:
+        blocks, grid, rules = 2, SMOKE, ["protocol=quick"]
+    _, configs = compose_all([*grid, *rules, f"protocol.blocks={blocks}"])
     points = [(make_point(config), "benchmarks/extrapolation.py") for config in configs]
     device = points[0][0].device
     machines = {device: describe(device)}
