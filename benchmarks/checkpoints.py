@@ -89,7 +89,7 @@ def tokenizer_of(
 ) -> PreTrainedTokenizerFast:
     """Special tokens, single bytes, and the words of `corpus`."""
     names = ["<pad>", "<s>", "</s>", "<unk>", *special]
-    tokenizer = Tokenizer(BPE(unk_token="<unk>"))
+    tokenizer = Tokenizer(BPE(unk_token="<unk>"))  # noqa: S106 (the tokens are words, not passwords)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     size = len(names) + len(alphabet) + (500 if corpus else 0)
@@ -98,10 +98,10 @@ def tokenizer_of(
     tokenizer.decoder = decoders.ByteLevel()
     made = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        bos_token="<s>",
+        bos_token="<s>",  # noqa: S106
         eos_token=end,
-        pad_token="<pad>",
-        unk_token="<unk>",
+        pad_token="<pad>",  # noqa: S106
+        unk_token="<unk>",  # noqa: S106
         extra_special_tokens=named or special,
     )
     made.chat_template = template
