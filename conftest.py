@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Tests measure for no comparison: they need not wait for a sweep on this machine, nor keep one waiting.
+os.environ.setdefault("VLM_HARNESS_LOCK", str(Path(tempfile.gettempdir()) / f"vlm-harness-{os.getpid()}.lock"))
 
 from harness.composition import Result
 from harness.schema import (
@@ -152,6 +155,7 @@ def make_component(kind: str = "encoder", **changes: Any) -> Component:
         "kind": kind,
         "encoder": None if kind == "llm" else point.encoder,
         "connector": point.connector if kind in ("connector", "vlm") else None,
+        "fusion": GATED if kind == "fusion" else None,
         "llm": None if kind == "encoder" else point.llm,
         "resolution": point.resolution if kind in ("encoder", "connector", "vlm") else None,
         "visual_tokens": point.visual_tokens,

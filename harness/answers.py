@@ -9,6 +9,7 @@ caches of one batch are in memory. Exact repeats are asked once. Answers go to a
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
 from collections import defaultdict
@@ -23,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.bench import InvalidOutput
 from harness.journal import Journal
 from harness.metrics import METRICS
 from harness.models.answering import AnsweringModel, Begun, Prepared, Shown
@@ -217,6 +219,8 @@ class Engine:
                     logits = torch.cat([begun.logits, logits[-count:]])
                 likely = logits[-count - 1 : -1].float().log_softmax(-1)
                 total = likely.gather(1, ids[0, -count:, None]).sum().item()
+                if math.isnan(total):
+                    raise InvalidOutput("the logits are not finite: what such a model answers is not a result")
                 found[key] = (total, bool((likely.argmax(-1) == ids[0, -count:]).all()))
         return found
 
@@ -306,15 +310,19 @@ class Engine:
         rest = torch.tensor([ids for _, _, ids in chosen], device=model.device)
         logits = model.go_on(rest, begun)[:, -1] if rest.numel() else begun.logits
         done = torch.zeros(len(chosen), dtype=torch.bool, device=model.device)
+        finite = torch.ones((), dtype=torch.bool, device=model.device)
         ends = torch.tensor(sorted(model.ends), device=model.device)
         produced: list[Tensor] = []
         while True:
-            token = logits.argmax(-1)
+            best, token = logits.max(-1)
+            finite &= torch.isfinite(best).all()  # a NaN among them is the largest
             done |= torch.isin(token, ends)
             produced.append(token.masked_fill(done, int(ends[0])))
             if len(produced) >= most or bool(done.all()):
                 break
             logits = model.go_on(token[:, None], begun)[:, -1]
+        if not finite:
+            raise InvalidOutput("the logits are not finite: what such a model answers is not a result")
         said = torch.stack(produced, 1).tolist()
         return [model.say([token for token in ids if token not in model.ends]) for ids in said]
 

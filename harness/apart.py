@@ -20,8 +20,10 @@ from typing import Any
 
 from harness.schema import HarnessError, one_line
 
-SECONDS = 120.0
-"""How long a call may take, imports included."""
+SECONDS = 30.0
+"""How long a call may take."""
+START_SECONDS = 90.0
+"""How much longer the first call of a child may take, whose imports take seconds, or more on a busy machine."""
 MEMORY_BYTES = 6 * 2**30
 """How much more memory than at its start the child may take."""
 REPLY_BYTES = 64 * 2**20
@@ -41,18 +43,20 @@ class Apart:
         Raises `HarnessError` with the child's own fault, or when it takes longer, dies or answers too much.
         """
         with self._lock:
+            fresh = self._child is None or self._child.poll() is not None
+            most = seconds + (START_SECONDS if fresh else 0.0)
             child = self._start()
             assert child.stdin is not None
             try:
                 child.stdin.write(json.dumps([function, arguments]).encode() + b"\n")
                 child.stdin.flush()
-                reply = self._reply(child, time.monotonic() + seconds)
+                reply = self._reply(child, time.monotonic() + most)
             except BaseException:
                 self.stop()
                 raise
             if reply is None:
                 self.stop()
-                raise HarnessError(f"took longer than {seconds:g} s and was stopped")
+                raise HarnessError(f"took longer than {most:g} s and was stopped")
             if not reply.endswith(b"\n"):
                 code = child.wait()
                 self.stop()

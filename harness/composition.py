@@ -25,7 +25,9 @@ from functools import cached_property
 from pathlib import Path
 
 from harness import store
+from harness.metrics import METRICS
 from harness.schema import (
+    MAIN_STAGE,
     STAGES,
     STAGES_OF,
     TTFTS,
@@ -91,7 +93,53 @@ class Result:
         for suite, exam in self.exams.items():
             if exam.status != "ok":
                 return exam.status, f"{suite}: {exam.reason}"
-        return "ok", ""
+        unfit = [self.untimed, *(f"{suite}: {self.unscored(suite)}" for suite in self.exams if self.unscored(suite))]
+        return next((("error", why) for why in unfit if why), ("ok", ""))
+
+    @cached_property
+    def untimed(self) -> str:
+        """Why visits that call themselves good make no time: records that do not fit each other, or the point."""
+        if why := self._misfit():
+            return why
+        for part, blocks in self.visits.items():
+            kind = part.partition("@")[0]
+            for block, visit in sorted(blocks.items()):
+                if visit.status != "ok":
+                    continue
+                if why := unfit(visit, kind):
+                    return f"{part}, block {block}: {why}"
+        if any(not self.visits.get(part) for part in self.parts):
+            return ""  # not measured yet
+        common = self._common(self.parts)
+        if not common:
+            return "its components were never measured in one block; run the sweep again"
+        if self.depths and any(value <= 0 for name in GROWS for value in self._sums(name).values()):
+            return "an LLM of more layers was the faster one, so that its prefill cannot be extended"
+        return ""
+
+    def _misfit(self) -> str:
+        """Why the components that the point names are not those of a point; empty if they are."""
+        kinds = {part.partition("@")[0] for part in self.parts}
+        expected = {"published"} if self.planned.point.published is not None else {"encoder", "connector", "llm"}
+        if not expected <= kinds or kinds - expected - ({"fusion"} if len(expected) > 1 else set()):
+            return (
+                f"its components are {', '.join(sorted(kinds)) or 'missing'}; {', '.join(sorted(expected))} make it up"
+            )
+        return ""
+
+    def unscored(self, suite: str) -> str:
+        """Why an exam that calls itself good has no score; empty if it has one, or failed and says so."""
+        exam = self.exams[suite]
+        return ungraded(exam) if exam.status == "ok" else ""
+
+    @property
+    def scored(self) -> dict[str, Exam]:
+        """Exams with a score, by suite."""
+        return {
+            suite: exam
+            for suite, exam in self.exams.items()
+            if exam.status == "ok" and exam.score is not None and exam.score.metric and not self.unscored(suite)
+        }
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -121,7 +169,7 @@ class Result:
     def timed(self) -> bool:
         """Whether every component was measured and none of them failed."""
         good = all(v.status == "ok" for blocks in self.visits.values() for v in blocks.values())
-        return good and all(self.visits.get(kind) for kind in self.parts)
+        return good and all(self.visits.get(kind) for kind in self.parts) and not self.untimed
 
     def _series(self, kind: str, name: str) -> dict[int, list[float]]:
         """Block -> counted passes of a stage (or a sum of `TTFTS`) of one component, for the usable blocks."""
@@ -141,6 +189,9 @@ class Result:
 
         Nothing where the prefill is asked over visual tokens alone (`ttft_paper`) and no sequence holds any.
         """
+        return {} if self.untimed else self._sums(name)
+
+    def _sums(self, name: str) -> Blocks:
         stages = TTFTS.get(name, (name,))
         sums: Blocks = {}
         if "prefill_visual" in stages and not self.planned.point.sequence_tokens:
@@ -160,7 +211,7 @@ class Result:
         the LLM was measured whole."""
         if not self.timed or len(self.depths) < 3:
             return None
-        first, middle, last = self.depths
+        first, middle, last = self.depths[0], self.depths[len(self.depths) // 2], self.depths[-1]
         times = {depth: self.stage(f"llm@{depth}", "prefill") for depth in self.depths}
         share = (middle - first) / (last - first)
         blocks = sorted(set.intersection(*(set(each) for each in times.values())))
@@ -225,7 +276,7 @@ class Result:
         for block, seconds in self.composed(stage).items() if len(parts) > 1 else self.stage(kind, stage).items():
             visits = [self.visits[part][block] for part in parts or [kind]]
             visit = visits[-1]
-            if visit.ceilings is None or stage not in visit.work or not seconds:
+            if visit.ceilings is None or any(stage not in each.work for each in visits) or not seconds:
                 continue
             work, ceilings = visit.work[stage], visit.ceilings
             if len(parts) > 1:
@@ -313,6 +364,29 @@ class Result:
         return clean if 2 * len(clean) >= len(common) else common
 
 
+def unfit(visit: Visit, kind: str) -> str:
+    """Why a visit that calls itself good has no times of such a component; empty if it has them. (That a visit has all
+    stages of its component, of as many passes each, the schema sees to.)"""
+    if visit.component.kind != kind:
+        return f"the record is of a component of another kind ({visit.component.kind})"
+    for stage, series in visit.samples.seconds.items() if visit.samples is not None else ():
+        if stage in LASTING and not min(series) > 0:
+            return f"{stage} is said to have taken {min(series):g} s"
+    return ""
+
+
+LASTING = ("encode", "project", "fuse", "prefill", "prefill_visual", "ttft_fused")
+"""Stages that compute, and so take longer than nothing on any clock."""
+
+
+def ungraded(exam: Exam) -> str:
+    """Why an exam that calls itself good has no score; empty if it has one, or is judged by others."""
+    metric = exam.score.metric if exam.score is not None else ""
+    if metric and metric not in METRICS:
+        return f"the metric {metric} does not exist; there are: {', '.join(METRICS)}"
+    return "" if metric or exam.suite.submission else "the record has no metric"
+
+
 def counted(samples: Samples, name: str) -> list[float]:
     """A stage's (or TTFT's) passes that count: after warm-up and undisturbed; all after warm-up where none is left."""
     series = sum_passes(samples.seconds, TTFTS[name]) if name in TTFTS else list(samples.seconds[name])
@@ -343,6 +417,54 @@ def compose(manifest: Manifest, visits: Mapping[str, Mapping[int, Visit]], exams
 
 
 def load_results(root: Path, name: str) -> tuple[Manifest, list[Result]]:
-    """A sweep's last run and its points, from the store."""
+    """A sweep's last run and its points, from the entries that it pinned: later measurements change nothing. Or, where
+    `root` is a folder of reports, from the records of that report."""
+    if (root / name / store.MANIFEST).is_file():
+        return (manifest := store.read_manifest(root, name)), compose(manifest, *store.load_report(root / name))
     manifest = store.read_manifest(root, name)
-    return manifest, compose(manifest, *store.load(root))
+    return manifest, compose(manifest, *_chosen(root, manifest, store.Contents.of(root)))
+
+
+def refresh(root: Path, name: str) -> list[str]:
+    """Let a sweep rest on what is newest in the store; returns what that changed, a line each."""
+    manifest, contents = store.read_manifest(root, name), store.Contents.of(root)
+    before = compose(manifest, *_chosen(root, manifest, contents))
+    after = compose(manifest, *contents.newest())
+    store.write_manifest(root, manifest.model_copy(update={"pins": contents.pin(manifest.points)}))
+    return changes(before, after)
+
+
+def _chosen(
+    root: Path, manifest: Manifest, contents: store.Contents
+) -> tuple[dict[str, dict[int, Visit]], dict[str, Exam]]:
+    if manifest.pins is None:
+        return contents.newest()
+    return contents.pinned(manifest.pins, str(store.manifest_path(root, manifest.name)))
+
+
+def changes(before: Iterable[Result], after: Iterable[Result]) -> list[str]:
+    """What differs between two choices of entries for the same points: of each component the median of its main stage,
+    of each exam the mean score."""
+    sides = [_told(results) for results in (before, after)]
+    none = (None, "nothing")
+    names = sorted(sides[0].keys() | sides[1].keys())
+    pairs = [(name, sides[0].get(name, none), sides[1].get(name, none)) for name in names]
+    return [f"{name}: {old[1]} -> {new[1]}" for name, old, new in pairs if old[0] != new[0]]
+
+
+def _told(results: Iterable[Result]) -> dict[str, tuple[object, str]]:
+    """By component and exam: what tells its entries apart from others, and what they say."""
+    said: dict[str, tuple[object, str]] = {}
+    for result in results:
+        for blocks in result.visits.values():
+            first = next(iter(blocks.values()))
+            stage = MAIN_STAGE.get(first.component.kind, "ttft_user")
+            medians = [statistics.median(counted(v.samples, stage)) for v in blocks.values() if v.samples is not None]
+            value = f"{statistics.median(medians) * 1e3:.4g} ms" if medians else "failed"
+            entries = [(block, visit.started, visit.process, visit.attempt) for block, visit in sorted(blocks.items())]
+            said[first.component.name] = entries, f"{stage} {value} ({len(blocks)} blocks)"
+        for suite, exam in result.exams.items():
+            scores = [answer.score or 0.0 for answer in exam.score.answers] if exam.score else []
+            value = f"{statistics.fmean(scores):.3f}" if scores else exam.status
+            said[f"{result.planned.point.name}, {suite}"] = (exam.started, exam.seconds), value
+    return said

@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from harness.composition import Result
+from harness.composition import GROWS, Result
 from harness.frontier import on_frontier
-from harness.schema import MAIN_STAGES, STAGES, TTFTS, Point, Protocol, Score
-from harness.scores import WHOLE, figures
+from harness.schema import MAIN_STAGES, STAGES, STAGES_OF, TTFTS, Point, Protocol, Score
+from harness.scores import WHOLE, chance, figures
 from harness.stats import Interval, accuracy, combined
 
 TIMES = (*STAGES, "prefill_visual", *TTFTS, "ttft_fused")
@@ -27,12 +28,15 @@ FRONTIER_TTFT = "ttft_model"
 
 SHARES = (0.90, 0.95, 0.99)
 
+MEASURED, COMPOSED, EXTRAPOLATED, PUBLISHED = "measured", "composed", "extrapolated", "published"
+"""Where a value comes from: the column `<name>_source` of each time and each accuracy says it."""
+
 
 def row_of(result: Result) -> dict[str, Any]:
     """One point as a flat row; what is unknown is missing, never zero."""
     point = result.planned.point
     entries = [v for blocks in result.visits.values() for v in blocks.values()] + list(result.exams.values())
-    machine = entries[0].machine
+    machine = entries[0].machine if entries else None
     row: dict[str, Any] = {
         **_names(point),
         "resolution": point.side,
@@ -43,13 +47,13 @@ def row_of(result: Result) -> dict[str, Any]:
         "status": result.status,
         "reason": result.reason,
         "weights": point.weights,
-        "machine": machine.key,
-        "device": machine.device,
-        "device_name": machine.device_name,
+        "machine": machine.key if machine else "",
+        "device": point.device,
+        "device_name": machine.device_name if machine else "",
         "dtype": point.dtype,
         "threads": point.threads,
         "attention": point.attention,
-        "date": max(entry.started for entry in entries)[:10],
+        "date": max((entry.started for entry in entries), default="")[:10],
         "protocol": protocol_text(point.protocol),
         "no_accuracy": result.planned.no_accuracy,
         "commit": ", ".join(sorted({entry.commit for entry in entries})),
@@ -57,13 +61,13 @@ def row_of(result: Result) -> dict[str, Any]:
     }
     row |= _latency(result) if result.timed else {}
     scored: list[Score] = []
-    for suite, exam in result.exams.items():
-        if exam.score is None or not exam.score.metric:
-            continue
-        whole = figures(exam.score)[0]
+    for name, exam in result.scored.items():
+        assert exam.score is not None
+        suite, whole = column_of(name), figures(exam.score)[0]
         scored.append(exam.score)
         row |= {
             suite: whole.value,
+            f"{suite}_source": MEASURED,
             f"{suite}_stderr": whole.stderr,
             f"{suite}_low": whole.low,
             f"{suite}_high": whole.high,
@@ -74,12 +78,15 @@ def row_of(result: Result) -> dict[str, Any]:
             f"{suite}_unparsed": whole.unparsed,
             f"{suite}_metric": exam.score.metric,
         }
+        if (guessed := chance(exam.score)) is not None:
+            row[f"{suite}_chance"] = guessed
     judged = sum(bool(suite.submission) for suite in point.suites)
     if scored and len(scored) == len(result.planned.exams) - judged:
         parts = [accuracy([a.score or 0.0 for a in s.answers], [a.image for a in s.answers]) for s in scored]
         mean = combined(parts)
         row |= {
             "accuracy": mean.mean,
+            "accuracy_source": MEASURED,
             "accuracy_stderr": mean.stderr,
             "accuracy_low": mean.low,
             "accuracy_high": mean.high,
@@ -146,7 +153,7 @@ def _latency(result: Result) -> dict[str, Any]:
         row["ceiling_flops_per_second"] = statistics.median(c.flops_per_second for c in ceilings)
         row["ceiling_bytes_per_second"] = statistics.median(c.bytes_per_second for c in ceilings)
     for name, interval in result.times().items():
-        row |= _columns(name, interval)
+        row |= {**_columns(name, interval), f"{name}_source": _source(result, name)}
     for name in TTFTS:
         if (residual := result.residual(name)) is not None:
             row |= _columns(f"residual_{name}", residual)
@@ -179,6 +186,15 @@ def _latency(result: Result) -> dict[str, Any]:
     return row
 
 
+def _source(result: Result, name: str) -> str:
+    """Where a time comes from: measured as it is, composed of several measurements, or extrapolated."""
+    stages = TTFTS.get(name, (name,))
+    if result.depths and set(stages) & set(GROWS):
+        return EXTRAPOLATED
+    takes = [part for part in result.parts for stage in stages if stage in STAGES_OF[part.partition("@")[0]]]
+    return MEASURED if len(set(takes)) < 2 else COMPOSED  # a fused pass is no part's: it is measured
+
+
 def _columns(name: str, interval: Interval) -> dict[str, float]:
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
@@ -193,6 +209,17 @@ def protocol_text(protocol: Protocol) -> str:
 
 VARIANTS = ("machine", "dtype", "threads", "attention", "weights", "protocol")
 """What may differ between points of one name; where it does, the encoder's title says so."""
+
+
+OWN = (
+    *("system", "system_title", "encoder", "encoder_title", "towers", "parts", "llm", "llm_title", "stride", "blocks"),
+    *("resolution", "tiles", "visual_tokens", "sequence_tokens", "text_tokens", "status", "reason", "weights", "point"),
+    *("machine", "device", "device_name", "dtype", "threads", "attention", "date", "protocol", "no_accuracy", "commit"),
+    *("command", "source", "extrapolated", "disturbed_blocks", "disturbed", "marked", "on_frontier", "px", "LLM"),
+    *("visual tokens", "frontier", "of limit", "of its limit", "composed vs direct", "peak MB"),
+)
+STEMS = (*TIMES, *("accuracy", "bend", "ceiling_", "direct_", "overlap", "peak_", "published_", "residual_", "suite_"))
+"""Columns, and how columns begin, that are no suite's."""
 
 
 def frame_of(results: Iterable[Result]) -> pd.DataFrame:
@@ -213,15 +240,46 @@ def frontier_of(table: pd.DataFrame, accuracy: str = "accuracy", ttft: str = FRO
     chosen = dict.fromkeys(table.index, False)
     if not {accuracy, ttft, "machine"} <= set(table.columns):
         return pd.Series(chosen, dtype=bool)
-    for _, group in table.dropna(subset=[accuracy, ttft]).groupby("machine"):
+    known = np.isfinite(table[[accuracy, ttft]].astype(float)).all(axis=1)
+    for _, group in table[known].groupby("machine"):
         chosen |= zip(group.index, on_frontier(group[ttft].tolist(), group[accuracy].tolist()), strict=True)
     return pd.Series(chosen, dtype=bool)
 
 
+def told_apart(table: pd.DataFrame, accuracy: str = "accuracy", ttft: str = FRONTIER_TTFT) -> pd.Series[bool]:
+    """Which rows of the frontier their intervals tell apart: the fastest of each machine, and then each whose accuracy
+    interval lies above that of the one told apart before. Scores without intervals are taken as they were printed."""
+    chosen = dict.fromkeys(table.index, False)
+    front = table[frontier_of(table, accuracy, ttft)]
+    for _, group in front.sort_values(ttft).groupby("machine"):
+        reached = -np.inf
+        for index, row in group.iterrows():
+            value = row[accuracy]
+            low, high = (row.get(f"{accuracy}_{end}", value) for end in ("low", "high"))
+            if low > reached:
+                chosen[index], reached = True, high
+    return pd.Series(chosen, dtype=bool)
+
+
+def has_frontier(table: pd.DataFrame, accuracy: str = "accuracy", ttft: str = FRONTIER_TTFT) -> bool:
+    """Whether a frontier can be claimed: not where it has several points and their intervals all overlap."""
+    if not {accuracy, ttft, "machine"} <= set(table.columns):
+        return False
+    front, apart = frontier_of(table, accuracy, ttft), told_apart(table, accuracy, ttft)
+    return bool((apart.groupby(table["machine"]).sum() > 1).any() or (front.any() and front.equals(apart)))
+
+
 def suites_of(table: pd.DataFrame) -> list[str]:
-    """Names of the suites that any row was asked."""
+    """Columns of the suites that any row was asked."""
     suffix = "_questions"
-    return [column.removesuffix(suffix) for column in table.columns if column.endswith(suffix)]
+    asked = [column.removesuffix(suffix) for column in table.columns if column.endswith(suffix)]
+    return [name for name in asked if f"{name}_metric" in table.columns]
+
+
+def column_of(suite: str) -> str:
+    """A suite's column: its name, with `suite_` before one that the table needs for something else."""
+    taken = suite in OWN or suite.startswith(STEMS)
+    return f"suite_{suite}" if taken else suite
 
 
 def scores_of(results: Iterable[Result]) -> pd.DataFrame:
@@ -236,7 +294,9 @@ def scores_of(results: Iterable[Result]) -> pd.DataFrame:
                 "status": exam.status,
                 "reason": exam.reason,
             }
-            if exam.score is None:
+            if why := result.unscored(suite):
+                about |= {"status": "error", "reason": why}
+            if exam.score is None or why:
                 rows.append(about)
                 continue
             about |= {"metric": exam.score.metric, "data": exam.score.data, "seconds": exam.score.seconds}

@@ -8,45 +8,73 @@ chat template, a processor, a model built from a stored configuration) runs in a
 
 from __future__ import annotations
 
+import hashlib
 import json
-import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
-from harness.schema import HarnessError
+from harness.schema import HarnessError, check_plain
 
 MIB = 2**20
 CONFIG_BYTES = 16 * MIB
 """Largest configuration, manifest, YAML or template; a tokenizer's JSON is the largest that is known, at 11 MiB."""
 LINE_BYTES = 256 * MIB
 """Largest line of a store: an evaluation of 200,000 answers is some 60 MiB."""
-TABLE_BYTES = 64 * MIB
-DEPTH = 64
-"""How deep JSON or YAML may be nested."""
-ITEMS = 10**6
-"""Most values that a configuration may hold; YAML's aliases can make billions of a few lines."""
-DIGITS = 2**63
-"""Whole numbers beyond this are no setting of anything."""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """A regular file, open for reading; anything else is refused (a pipe would wait for ever)."""
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    except (OSError, ValueError) as error:
+        raise HarnessError(f"{path}: not readable: {error}") from error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise HarnessError(f"{path}: not a regular file")
+    with os.fdopen(handle, "rb") as file:
+        try:
+            yield file
+        except OSError as error:
+            raise HarnessError(f"{path}: not readable: {error}") from error
 
 
 def read_bytes(path: Path, most: int = CONFIG_BYTES) -> bytes:
-    """A regular file's content; refused if it is no regular file (a pipe would wait for ever) or larger than `most`."""
+    """A regular file's content; refused if it is larger than `most`."""
+    with opened(path) as file:
+        if (size := os.fstat(file.fileno()).st_size) > most:
+            raise HarnessError(f"{path}: {size} bytes; at most {most} are read")
+        return file.read(most)
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    """The first 16 hex digits of the SHA-256 of files, their names included; read a piece at a time."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(os.fsencode(path.name))
+        with opened(path) as file:
+            while piece := file.read(16 * MIB):
+                digest.update(piece)
+    return digest.hexdigest()[:16]
+
+
+def tensors_of(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors of a safetensors file, from its header; no pickle is ever read."""
+    from safetensors import SafetensorError, safe_open
+
+    with opened(path):  # safetensors maps the file; a pipe or a folder is told here
+        pass
     try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
-        with os.fdopen(handle, "rb") as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise HarnessError(f"{path}: not a regular file")
-            if found.st_size > most:
-                raise HarnessError(f"{path}: {found.st_size} bytes; at most {most} are read")
-            return file.read(most)
-    except (OSError, ValueError) as error:
-        raise HarnessError(f"{path}: not readable: {error}") from error
+        with safe_open(path, "np") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, OverflowError, MemoryError) as error:
+        raise HarnessError(f"{path}: not readable as safetensors: {error}") from error
 
 
 def read_text(path: Path, most: int = CONFIG_BYTES) -> str:
@@ -76,36 +104,18 @@ def parse_json(text: str | bytes, where: str) -> Any:
 def read_yaml(path: Path, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
     """A YAML file of plain values."""
     try:
-        found = yaml.load(read_text(path), loader)  # noqa: S506 - a SafeLoader, or one that only reads names
+        found = yaml.load(read_text(path), loader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise HarnessError(f"{path}: not readable: {error}") from error
     return bounded(found, str(path))
 
 
 def bounded(value: Any, where: str) -> Any:
-    """`value` if it is plain, finite, not too deep and not too much; refused otherwise."""
-    for count, (depth, item) in enumerate(_walk(value)):
-        if depth > DEPTH:
-            raise HarnessError(f"{where}: nested more than {DEPTH} deep")
-        if count > ITEMS:
-            raise HarnessError(f"{where}: more than {ITEMS} values")
-        if isinstance(item, float) and not math.isfinite(item):
-            raise HarnessError(f"{where}: {item} is not a finite number")
-        if isinstance(item, int) and not -DIGITS <= item < DIGITS:
-            raise HarnessError(f"{where}: a number of {item.bit_length()} bits is no setting of anything")
-    return value
-
-
-def _walk(value: Any) -> Iterator[tuple[int, Any]]:
-    """Every value with its depth, without recursion."""
-    left: list[tuple[int, Any]] = [(0, value)]
-    while left:
-        depth, item = left.pop()
-        yield depth, item
-        if isinstance(item, dict):
-            left += [(depth + 1, each) for each in (*item.keys(), *item.values())]
-        elif isinstance(item, list | tuple):
-            left += [(depth + 1, each) for each in item]
+    """`value` if it is plain, finite, not too deep and not too much (`harness.schema.check_plain`)."""
+    try:
+        return check_plain(value)
+    except ValueError as error:
+        raise HarnessError(f"{where}: {error}") from error
 
 
 def _refuse_constant(name: str) -> None:

@@ -25,7 +25,7 @@ from harness.metrics import METRICS
 from harness.models.answering import AnsweringModel, Composed, Shown
 from harness.models.hub import folder_of_hub, load_hub
 from harness.models.preprocess import decode_image
-from harness.models.vlm import hash_checkpoint, is_ours, load_vlm, move
+from harness.models.vlm import check_checkpoint, hash_checkpoint, is_ours, load_vlm, move
 from harness.points import DTYPES, check_resolution
 from harness.schema import HarnessError
 from harness.suites.questions import load
@@ -125,6 +125,7 @@ def load_model(
     """A VLM that can be asked: a folder of this project, or a published VLM's folder or hub id."""
     folder = Path(path)
     if is_ours(folder):
+        check_checkpoint(folder)
         vlm = load_vlm(folder, attention)
         side = check_resolution(vlm.spec.encoder, int(resolution or vlm.spec.encoder.native))
         vlm = move(vlm, device, getattr(torch, dtype))

@@ -10,7 +10,16 @@ from pydantic import ValidationError
 from harness.config import Plain
 from harness.machine import available_cores, resolve_device
 from harness.models.hub import count_tokens, folder_of_hub, hash_hub
-from harness.models.vlm import CONFIG, SHIPPED, SHIPPED_PREFIX, WEIGHTS, VlmSpec, folder_of, hash_checkpoint, read_spec
+from harness.models.vlm import (
+    CONFIG,
+    SHIPPED,
+    SHIPPED_PREFIX,
+    WEIGHTS,
+    VlmSpec,
+    check_checkpoint,
+    folder_of,
+    hash_checkpoint,
+)
 from harness.schema import (
     Connector,
     Encoder,
@@ -48,7 +57,7 @@ def make_point(config: Plain) -> Point:
     suites: tuple[Suite, ...] = ()
     if checkpoint:
         folder = folder_of(checkpoint)
-        spec = read_spec(folder)
+        spec = check_checkpoint(folder, encoder)
         check_parts(folder, spec, encoder, connector, llm)
         if spec.also or spec.fusion or also or fusion:
             raise HarnessError(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pandas as pd
 
+from harness.intake import read_text
 from harness.schema import HarnessError
 
 AVG5 = ("GQA", "TextVQA", "POPE", "DocVQA", "SeedBenchI")
@@ -21,9 +23,9 @@ def open_published(results: Path, name: str, columns: set[str]) -> pd.DataFrame:
     if path is None:
         raise HarnessError(f"published data: there is no {name} in {results / 'published'} or {HERE}")
     try:
-        table = pd.read_csv(path, keep_default_na=False, dtype=str)
-    except (ValueError, OSError) as error:
-        raise HarnessError(f"{path}: not readable: {' '.join(str(error).split())}") from error
+        table = pd.read_csv(io.StringIO(read_text(path)), keep_default_na=False, dtype=str)
+    except ValueError as error:
+        raise HarnessError(f"{path}: not readable: {error}") from error
     if missing := columns - set(table.columns):
         raise HarnessError(f"{path}: the column {sorted(missing)[0]} is missing")
     return table
@@ -32,7 +34,7 @@ def open_published(results: Path, name: str, columns: set[str]) -> pd.DataFrame:
 def read_scores(results: Path) -> pd.DataFrame:
     """`published/accuracy.csv`, scores as numbers."""
     table = open_published(results, "accuracy.csv", COLUMNS)
-    table["score"] = pd.to_numeric(table["score"], errors="coerce")
+    table["score"] = pd.to_numeric(table["score"], errors="coerce").where(lambda score: score.between(-1e6, 1e6))
     return table
 
 
@@ -43,6 +45,8 @@ def encoder_latencies(table: pd.DataFrame, results: Path) -> pd.DataFrame:
     """
     columns = {"encoder", "resolution", "latency_ms", "device", "runtime", "series", "source"}
     known = open_published(results, "encoder_latency.csv", columns)
+    seconds = pd.to_numeric(known["latency_ms"], errors="coerce") / 1e3
+    known = known.assign(seconds=seconds)[seconds.between(0, 1e6, inclusive="neither")]
     rows = []
     if {"encode", "towers"} <= set(table.columns):
         place = ["towers", "resolution", "machine", "dtype", "threads"]
@@ -54,7 +58,7 @@ def encoder_latencies(table: pd.DataFrame, results: Path) -> pd.DataFrame:
                     "encoder": row["towers"],
                     "resolution": row["resolution"],
                     "series": each["series"],
-                    "published": float(each["latency_ms"]) / 1e3,
+                    "published": each["seconds"],
                     "device": f"{each['device']}, {each['runtime']}",
                     "source": each["source"],
                     "here": row["encode"],

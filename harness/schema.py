@@ -10,10 +10,21 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
-from typing import Any, Literal
+import re
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 SCHEMA_VERSION = 3
 """Version of a record on disk; raised when a field changes its meaning."""
@@ -40,6 +51,17 @@ def one_line(text: object, most: int = LINE) -> str:
     return f"{line[: most - tail - 3]} … {line[-tail:]}"
 
 
+def file_stem(name: str, most: int = 60) -> str:
+    """`name` as a file's name without ending: letters, digits, `._-`, never hidden, never a path, at most `most` long.
+
+    What had to be changed gets a few digits of its fingerprint, so that two names keep two files.
+    """
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in name)
+    if plain == name.strip(".-") and 0 < len(name) <= most:
+        return name
+    return f"{plain.strip('.-')[: most - 7] or 'unnamed'}-{fingerprint(ascii(name))[:6]}"
+
+
 class HarnessError(Exception):
     """Something the user can mend. Its text is one printable line (`one_line`): what was found, where, what to do."""
 
@@ -47,10 +69,61 @@ class HarnessError(Exception):
         super().__init__(one_line(text))
 
 
-class Noun(BaseModel):
-    """Frozen, strict about unknown fields, and documented field by field."""
+DEPTH = 64
+"""How deep plain content (JSON, YAML, keyword arguments) may be nested."""
+ITEMS = 10**6
+"""Most values that plain content may hold; YAML's aliases can make billions of a few lines."""
+WHOLE_NUMBER = 2**63
+"""Whole numbers beyond this are no setting of anything."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+def check_plain(value: Any) -> Any:
+    """`value` if it is plain (mappings, lists, text, numbers), finite, not too deep and not too much.
+
+    Raises `ValueError` saying what it is otherwise.
+    """
+    for count, (depth, item) in enumerate(_walk(value)):
+        if depth > DEPTH:
+            raise ValueError(f"nested more than {DEPTH} deep")
+        if count > ITEMS:
+            raise ValueError(f"more than {ITEMS} values")
+        if isinstance(item, float) and not math.isfinite(item):
+            raise ValueError(f"{item} is not a finite number")
+        if isinstance(item, int) and not -WHOLE_NUMBER <= item < WHOLE_NUMBER:
+            raise ValueError(f"a whole number of {item.bit_length()} bits")
+    return value
+
+
+def _walk(value: Any) -> Iterator[tuple[int, Any]]:
+    """Every value with its depth, without recursion."""
+    left: list[tuple[int, Any]] = [(0, value)]
+    while left:
+        depth, item = left.pop()
+        yield depth, item
+        if isinstance(item, dict):
+            left += [(depth + 1, each) for each in (*item.keys(), *item.values())]
+        elif isinstance(item, list | tuple):
+            left += [(depth + 1, each) for each in item]
+
+
+Plain = Annotated[dict[str, Any], AfterValidator(check_plain)]
+"""Keyword arguments and the like: whatever JSON can hold, but NaN and infinity."""
+Line = Annotated[str, AfterValidator(one_line)]
+"""Text that is printed: one printable line, whatever was stored."""
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+Positive = Annotated[int, Field(ge=1, lt=2**53)]
+Pixels = Annotated[int, Field(ge=1, le=2**16)]
+"""Side of a square, in pixels."""
+Seconds = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Slug = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@+-]*$", max_length=100)]
+"""A name that becomes part of a file's name."""
+
+
+class Noun(BaseModel):
+    """Frozen, strict about unknown fields, without NaN and infinity, and documented field by field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 def first_fault(error: ValidationError) -> str:
@@ -78,18 +151,18 @@ class Encoder(Noun):
     target: str = ""
     """`package.module:Class` in place of a timm model: a module that maps pixels (B, 3, R, R) to visual tokens
     (B, N, features) or to a map (B, features, H, W)."""
-    args: dict[str, Any] = {}
+    args: Plain = {}
     """Keyword arguments of the entry point or class; they may override the architecture's sizes."""
-    stride: int
+    stride: Pixels
     """Pixels per visual token along one side, over all stages."""
-    features: int
+    features: Positive
     """Channels of a visual token before the connector."""
     mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
     """Normalisation of the pixels, in units of 0..1."""
-    native: int
+    native: Pixels
     """Resolution that the architecture was published for, in pixels."""
-    tokens: int | None = None
+    tokens: Positive | None = None
     """Visual tokens that it leaves at every resolution: pruning in the tower, or maps resampled to one grid."""
     crop: bool = False
     """Whether pixels beyond the last whole patch are dropped (SigLIP at 384 sees 378); otherwise they are refused."""
@@ -115,11 +188,11 @@ class Connector(Noun):
     """Name on a page; empty where a connector is only a projection."""
     kind: str
     """A class that `harness.models.connectors` registers."""
-    args: dict[str, Any] = {}
+    args: Plain = {}
     """Keyword arguments of the class."""
-    tokens: int | None = None
+    tokens: Positive | None = None
     """Visual tokens that it makes of an image or tile, however many come in: queries, or the cells of a grid."""
-    shrink: int = 1
+    shrink: Positive = 1
     """Side of the square of visual tokens that become one: pooling, pixel shuffle."""
     source: str = ""
 
@@ -135,14 +208,14 @@ class Fusion(Noun):
     title: str
     kind: str
     """A class that `harness.models.fusions` registers."""
-    args: dict[str, Any] = {}
-    every: int
+    args: Plain = {}
+    every: Positive
     """One such layer for so many layers of the LLM."""
-    first: int
+    first: Count
     """The LLM's layer, from 0, before which the first one stands."""
-    count: int
+    count: Positive
     """How many there are."""
-    memory: tuple[int, int, int]
+    memory: tuple[Positive, Positive, Positive]
     """Shape (rows, keys, channels) of what they attend to: every token to one row, or each visual token to its own."""
     in_sequence: bool
     """Whether visual tokens are in the LLM's sequence as well; otherwise its prefill holds text only."""
@@ -154,9 +227,9 @@ class System(Noun):
 
     name: str
     title: str
-    parameters: float | None = None
+    parameters: PositiveFloat | None = None
     """Millions, as its source counts or implies them at its own resolution; None where it does not say."""
-    visual_tokens: int | None = None
+    visual_tokens: Positive | None = None
     """At its own resolution, as published."""
     source: str
     """Where its parts and the numbers come from, and what here differs from it."""
@@ -171,9 +244,17 @@ class Llm(Noun):
     title: str
     architecture: str
     """`model_type` of transformers, e.g. `qwen2`."""
-    config: dict[str, Any]
+    config: Plain
     """Fields of the configuration class; `vocab_size` 0 takes the tokenizer's size (reference family only)."""
     source: str
+
+    @model_validator(mode="after")
+    def _has_sizes(self) -> Llm:
+        for name in ("hidden_size", "num_hidden_layers"):
+            size = self.config.get(name)
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise ValueError(f"config.{name}={size}: a whole number above 0 is expected")
+        return self
 
 
 class Published(Noun):
@@ -185,7 +266,7 @@ class Published(Noun):
     """Hub id, or a folder."""
     revision: str | None = None
     """Commit or tag of the hub; None: the newest."""
-    native: int
+    native: Pixels
     """Resolution that it was published for; see `harness.models.hub.set_resolution` for what it means to each."""
     llm: str = ""
     """Title of its LLM."""
@@ -217,7 +298,7 @@ class Source(Noun):
 class Suite(Noun):
     """An accuracy suite: where its rows come from, how it asks and how it scores."""
 
-    name: str
+    name: Slug
     title: str
     stands_for: str = ""
     """The published benchmark whose schema and metric an embedded suite has."""
@@ -232,9 +313,9 @@ class Suite(Noun):
     """Jinja expressions: `id`, `answers` (unless others judge); `image`, `kind`, `where` (asked only if true)."""
     facts: dict[str, str] = {}
     """Jinja expressions for what the metric, or the submission, needs beside the answers."""
-    images: int | None = None
+    images: Positive | None = None
     """At most so many images of the split; None: all."""
-    max_new_tokens: int = 8
+    max_new_tokens: Annotated[int, Field(ge=1, le=2**20)] = 8
     until: tuple[str, ...] = ()
     """An answer ends before the first of these."""
     version: int = 1
@@ -291,17 +372,17 @@ class Point(Noun):
     fusion: Fusion | None = None
     llm: Llm | None = None
     published: Published | None = None
-    tokens: tuple[int, int] | None = None
+    tokens: tuple[Positive, Count] | None = None
     """Of a published VLM: visual tokens of the bench's images, and text tokens of its prompts."""
-    resolution: int
+    resolution: Pixels
     """Side of the square that the (first) encoder sees, in pixels."""
-    tiles: int = 1
+    tiles: Positive = 1
     """Squares that an image is cut into: 1, or a grid of g x g and an overview (AnyRes): g^2 + 1."""
     device: str
     dtype: Literal["float32", "float16", "bfloat16"]
     attention: str
     """transformers' `attn_implementation` of the LLM."""
-    threads: int
+    threads: Positive
     """Intra-op threads of torch on the CPU."""
     weights: str
     """`random`, or a prefix of the SHA-256 of the checkpoint's weights, configuration and tokenizer."""
@@ -310,6 +391,20 @@ class Point(Noun):
     suites: tuple[Suite, ...]
     """What the trained VLM is asked; nothing where the weights are random."""
     protocol: Protocol
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Point:
+        composed = (self.encoder, self.connector, self.llm)
+        if self.published is not None:
+            if self.tokens is None or any(part is not None for part in composed):
+                raise ValueError("a published VLM has tokens, and no parts of its own")
+        elif None in composed:
+            raise ValueError("encoder, connector and llm are expected, or a published VLM")
+        try:
+            grid_of(self.tiles)
+        except HarnessError as error:
+            raise ValueError(str(error)) from error
+        return self
 
     @property
     def visual_tokens(self) -> int:
@@ -351,9 +446,9 @@ class Machine(Noun):
     """A hash of the host's name: tells machines apart without publishing the name."""
     system: str
     processor: str
-    cores: int
-    memory_bytes: int
-    device: str
+    cores: Positive
+    memory_bytes: Count
+    device: Slug
     """Torch device type: cpu, cuda or mps."""
     device_name: str
     driver: str = ""
@@ -393,18 +488,24 @@ class Component(Noun):
     llm: Llm | None = None
     """Of a connector or a fusion, only its width counts. The vocabulary has its real size here."""
     published: Published | None = None
-    resolution: int | None = None
-    tiles: int = 1
-    visual_tokens: int
-    text_tokens: int
+    resolution: Pixels | None = None
+    tiles: Positive = 1
+    visual_tokens: Count
+    text_tokens: Count
     device: str
     dtype: Literal["float32", "float16", "bfloat16"]
     attention: str
-    threads: int
+    threads: Positive
     weights: str
     """`random`; of a VLM the hash of its checkpoint."""
     checkpoint: str = ""
     protocol: Protocol
+
+    @model_validator(mode="after")
+    def _has_its_parts(self) -> Component:
+        if missing := [part for part in PARTS_OF[self.kind] if getattr(self, part) is None]:
+            raise ValueError(f"a component of kind {self.kind} has no {missing[0]}")
+        return self
 
     @property
     def name(self) -> str:
@@ -422,6 +523,16 @@ class Component(Noun):
         }
         return names[self.kind]
 
+
+PARTS_OF = {
+    "encoder": ("encoder", "resolution"),
+    "connector": ("encoder", "connector", "llm", "resolution"),
+    "fusion": ("fusion", "llm"),
+    "llm": ("llm",),
+    "vlm": ("encoder", "connector", "llm", "resolution"),
+    "published": ("published", "resolution"),
+}
+"""What a component of each kind cannot be without."""
 
 STAGES = ("preprocess", "tokenize", "transfer", "encode", "project", "fuse", "prefill", "sample")
 """Stages of a staged pass in their order; see `harness.bench` for what each covers."""
@@ -483,22 +594,22 @@ class TimerTest(Noun):
 class Ceilings(Noun):
     """The most that this device did in this process: the best of several runs each."""
 
-    flops_per_second: float
+    flops_per_second: PositiveFloat
     """A large square matrix product in the component's dtype, 2 n^3 operations."""
-    bytes_per_second: float
+    bytes_per_second: PositiveFloat
     """A copy of a buffer larger than the caches, bytes read and written."""
 
 
 class Work(Noun):
     """What a stage must do, counted and not measured; see `harness.costs`."""
 
-    flops: int
+    flops: Count
     """Floating-point operations of its matrix products, convolutions and attentions (two for a multiply-add)."""
-    bytes: int
+    bytes: Count
     """Weights, inputs and outputs, each moved once: the traffic that no implementation can avoid."""
-    eager_bytes: int
+    eager_bytes: Count
     """What its operations read and write when each runs for itself."""
-    parameters: int
+    parameters: Count
 
     @classmethod
     def total(cls, works: Sequence[Work], weights: Sequence[float] = ()) -> Work:
@@ -510,16 +621,25 @@ class Work(Noun):
 class Samples(Noun):
     """Raw samples of one visit. All tuples run over the same passes: the first `warmup` are flagged."""
 
-    seconds: dict[str, tuple[float, ...]]
+    seconds: dict[str, tuple[Seconds, ...]]
     """By stage: seconds of each pass, warm-up first."""
-    warmup: int
+    warmup: Count
     marks: tuple[str, ...]
     """For each pass: why it is disturbed, e.g. `waited 12%`; empty if it is not."""
     stop_reason: Literal["precision", "settled", "max_samples", "max_seconds"]
-    repeated: dict[str, tuple[float, ...]]
+    repeated: dict[str, tuple[Seconds, ...]]
     """By stage: seconds of passes that repeat one input; far below the others, a cache hides the work."""
     overhead: float
     """Seconds that the bench itself took for each counted pass, outside of what it timed."""
+
+    @model_validator(mode="after")
+    def _run_over_the_same_passes(self) -> Samples:
+        if not self.seconds or self.warmup >= len(self.marks):
+            raise ValueError(f"{len(self.marks)} passes, {self.warmup} of them warm-up: none is left to count")
+        for stage, series in self.seconds.items():
+            if len(series) != len(self.marks):
+                raise ValueError(f"{stage} has {len(series)} passes, {len(self.marks)} are marked")
+        return self
 
 
 class Telemetry(Noun):
@@ -572,26 +692,40 @@ class Entry(Noun):
     key: str
     """What resume compares; see `component_key` and `question_key`."""
     status: Status
-    reason: str = ""
+    reason: Line = ""
     """Why there is no result, in one line; empty when there is one."""
     machine: Machine
     commit: str
     """Commit of the harness, with `+dirty` when files differ from it; empty outside a checkout."""
     started: str
     """UTC, ISO 8601."""
-    seconds: float
+    seconds: Seconds
     """What it took, loading included."""
     command: str
     """A command that measures this again."""
+
+    @field_validator("schema_version", mode="before")
+    @classmethod
+    def _is_of_this_schema(cls, found: Any) -> Any:
+        if isinstance(found, bool) or found != SCHEMA_VERSION:
+            raise ValueError(f"written with schema {found}, this version reads {SCHEMA_VERSION}")
+        return found
+
+    @field_validator("started")
+    @classmethod
+    def _is_a_date(cls, found: str) -> str:
+        if not re.match(r"\d{4}-\d\d-\d\d", found):
+            raise ValueError(f"{found!r} is not a date")
+        return found
 
 
 class Visit(Entry):
     """One component, measured once in one block."""
 
     component: Component
-    block: int
+    block: Count
     """Which block: a fresh process in which all components take turns."""
-    attempt: int
+    attempt: Count
     """0; more where the visits before it were disturbed."""
     process: str
     """Names the process; visits of one block share it, unless a failure ended it."""
@@ -607,6 +741,14 @@ class Visit(Entry):
     ceilings: Ceilings | None = None
     work: dict[str, Work] = {}
 
+    @model_validator(mode="after")
+    def _has_samples_if_it_is_good(self) -> Visit:
+        if (self.status == "ok") != (self.samples is not None):
+            raise ValueError(f"status {self.status} {'without' if self.samples is None else 'with'} samples")
+        if self.samples is not None and self.samples.seconds.keys() != set(stages_of(self.component)):
+            raise ValueError(f"a {self.component.kind} has stages {', '.join(self.samples.seconds)}")
+        return self
+
 
 class Answer(Noun):
     """One answered question."""
@@ -619,11 +761,11 @@ class Answer(Noun):
     """The raw response."""
     parsed: str | None
     """What the metric read from it; None: nothing that it could compare, and so the answer is wrong."""
-    score: float | None
+    score: Share | None
     """None: others judge it."""
-    chance: float = 0.0
+    chance: Share = 0.0
     """What a guess at random would have scored on average, where nothing could be read (MMMU's official rule)."""
-    facts: dict[str, Any] = {}
+    facts: Plain = {}
     """What a submission needs beside the answer."""
 
 
@@ -634,7 +776,7 @@ class Score(Noun):
     metric: str
     data: str
     """Fingerprint of the rows, images included."""
-    answers: tuple[Answer, ...]
+    answers: Annotated[tuple[Answer, ...], Field(min_length=1)]
     revision: str = ""
     """Of the data: the hub's commit; empty for a folder and for what is drawn."""
     seconds: float
@@ -649,6 +791,20 @@ class Exam(Entry):
     point: Point
     suite: Suite
     score: Score | None = None
+
+    @model_validator(mode="after")
+    def _has_a_score_if_it_is_good(self) -> Exam:
+        if (self.status == "ok") != (self.score is not None):
+            raise ValueError(f"status {self.status} {'without' if self.score is None else 'with'} a score")
+        if self.score is None:
+            return self
+        if (self.score.suite, self.score.metric) != (self.suite.name, self.suite.metric):
+            raise ValueError(f"suite {self.suite.name} ({self.suite.metric}) has a score of {self.score.suite}")
+        if any((answer.score is None) != bool(self.suite.submission) for answer in self.score.answers):
+            raise ValueError("an answer has a score exactly where nobody else judges")
+        if len({answer.question_id for answer in self.score.answers}) < len(self.score.answers):
+            raise ValueError("a question is answered twice")
+        return self
 
 
 NAMES: dict[str, Any] = {
@@ -708,8 +864,19 @@ class Planned(Noun):
     exams: dict[str, str]
     """Suite -> key."""
     command: str
-    no_accuracy: str = ""
+    no_accuracy: Line = ""
     """Why it is not asked anything; empty if it is."""
+
+    @model_validator(mode="after")
+    def _has_known_parts(self) -> Planned:
+        for part in self.components:
+            kind, at, number = part.partition("@")
+            if kind not in STAGES_OF or (at and not number.isdecimal()):
+                raise ValueError(f"{part!r} is not a part of a point")
+        depths = [part for part in self.components if part.startswith("llm@")]
+        if len(depths) == 1 or (depths and (self.point.llm is None or "llm" in self.components)):
+            raise ValueError("an LLM is measured whole, or with several numbers of layers")
+        return self
 
 
 class Claim(Noun):
@@ -730,14 +897,25 @@ class Claim(Noun):
     """Of a claim about sizes: weights of each side's encoder, by its name."""
 
 
+class Pins(Noun):
+    """The very entries that a run rests on, each by the hash of its line in the store."""
+
+    visits: dict[str, dict[Count, str]]
+    """Key of a component -> block -> entry."""
+    exams: dict[str, str]
+    """Key of an exam -> entry."""
+
+
 class Manifest(Noun):
     """The last run of a sweep: which results belong to it."""
 
-    name: str
-    title: str
+    name: Slug
+    title: Line
     published: str = ""
     """Training recipe whose published scores stand beside the latencies; empty: accuracy was measured."""
     points: tuple[Planned, ...]
     claims: tuple[Claim, ...] = ()
+    pins: Pins | None = None
+    """None while the first run has not ended: what is newest counts until then."""
     command: str
     started: str

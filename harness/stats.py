@@ -56,6 +56,7 @@ def blocks_interval(values: Sequence[float], positive: bool = True) -> Interval:
     Student's t over the logarithms (over the values where they may be negative) assumes that blocks scatter normally,
     and is wide. One block says nothing about how blocks differ: the interval is infinite.
     """
+    positive = positive and min(values, default=0.0) > 0  # a time of 0 has no logarithm
     if len(values) >= 6:
         return median_interval(values)
     middle = median_interval(values).value

@@ -1,23 +1,24 @@
 """The notebook: append-only entries under `results/measured/<machine>/`; the only writer there.
 
-`visits.jsonl` holds what was timed, `exams.jsonl` what was asked. One entry is one line, written by a single `write`
-under a lock and flushed to the disk, so several writers may share a file and a killed one leaves at most one torn last
-line. The next writer moves a torn last line aside to `<file>.torn`, says so, and goes on; a line that is damaged
-otherwise is an error that names file and line.
+`visits.jsonl` holds what was timed, `exams.jsonl` what was asked: files of JSON lines (`harness.lines`). An entry is
+validated as it will be read back before it is written. `sweeps/<name>.json`, a sweep's manifest, names the very entries
+that its last run rests on, by the hash of their lines, so that its report stays what it was whatever is measured later.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from filelock import FileLock
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+from harness import lines
+from harness.intake import LINE_BYTES, parse_json, read_text
 from harness.schema import (
     SCHEMA_VERSION,
     Claim,
@@ -26,14 +27,20 @@ from harness.schema import (
     HarnessError,
     Machine,
     Manifest,
+    Pins,
     Planned,
+    Slug,
     Visit,
     first_fault,
 )
 
 VISITS, EXAMS = "visits.jsonl", "exams.jsonl"
+MANIFEST = "manifest.json"
+"""A report's copy of its sweep's manifest, beside copies of the records that it names."""
 
 E = TypeVar("E", bound=Entry)
+
+mend = lines.mend
 
 
 def file_of(noun: type[Entry]) -> str:
@@ -46,77 +53,58 @@ def path_of(root: Path, machine: Machine, noun: type[Entry]) -> Path:
     return root / "measured" / machine.key / file_of(noun)
 
 
-def mend(path: Path) -> str:
-    """Move a torn last line aside; returns what was done in one line, or nothing."""
-    if not path.exists():
-        return ""
-    with FileLock(f"{path}.lock"):
-        return _mend(path)
+def line_of(entry: Entry) -> bytes:
+    """An entry as it is stored; raises `HarnessError` if it could not be read back, e.g. for a time that is NaN."""
+    line = entry.model_dump_json().encode()
+    try:
+        type(entry).model_validate_json(line)
+    except ValidationError as error:
+        raise HarnessError(f"a {type(entry).__name__.lower()} that is not a result: {first_fault(error)}") from error
+    return line
 
 
-def _mend(path: Path) -> str:
-    """`mend` for a caller that holds the lock. Looks at the last byte first, and reads the file only if it is torn."""
-    with path.open("rb") as file:
-        if file.seek(0, os.SEEK_END) == 0:
-            return ""
-        file.seek(-1, os.SEEK_END)
-        if file.read(1) == b"\n":
-            return ""
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    torn = content[whole:]
-    aside = path.with_name(path.name + ".torn")
-    with aside.open("ab") as file:
-        file.write(torn + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.truncate(path, whole)
-    line = content.count(b"\n") + 1
-    return f"{path}:{line}: a write was interrupted; its {len(torn)} bytes are in {aside.name} now"
+def digest_of(line: bytes) -> str:
+    """The name of a line: the first 16 hex digits of its SHA-256."""
+    return hashlib.sha256(line).hexdigest()[:16]
 
 
-def append(root: Path, entry: Entry) -> None:
-    """Add one entry to its machine's file."""
-    path = path_of(root, entry.machine, type(entry))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    line = (entry.model_dump_json() + "\n").encode()
-    with FileLock(f"{path}.lock"):
-        if path.exists():
-            _mend(path)  # another writer may have been killed since
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            rest = memoryview(line)
-            while rest:
-                rest = rest[os.write(handle, rest) :]
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+def append(root: Path, *entries: Entry) -> None:
+    """Add entries of one machine and one kind to their file, all or none of them."""
+    if entries:
+        first = entries[0]
+        lines.append(path_of(root, first.machine, type(first)), [line_of(entry) for entry in entries])
 
 
 def read(path: Path, noun: type[E]) -> Iterator[E]:
-    """Every entry of one file in the order of writing; a torn last line is an error here like any other."""
-    if not path.exists():
-        return
-    with FileLock(f"{path}.lock"):  # not in the middle of another process's write
-        lines = path.read_bytes().splitlines(keepends=True)
-    for number, line in enumerate(lines, start=1):
-        yield _parse(path, number, line, noun)
+    """Every whole entry of one file in the order of writing, while others may write."""
+    for _, entry in read_named(path, noun):
+        yield entry
+
+
+def read_named(path: Path, noun: type[E]) -> Iterator[tuple[str, E]]:
+    """The same, each with its name (`digest_of`)."""
+    for number, line in lines.read(path):
+        yield digest_of(line), _parse(path, number, line, noun)
 
 
 def _parse(path: Path, number: int, line: bytes, noun: type[E]) -> E:
     try:
         return noun.model_validate_json(line)
     except ValidationError as error:
-        what = first_fault(error)
-        content = None if error.errors()[0]["type"] == "json_invalid" else json.loads(line)
-        if not isinstance(content, dict):
-            what = "not a JSON record"
-        elif (found := content.get("schema_version", SCHEMA_VERSION)) != SCHEMA_VERSION:
-            raise HarnessError(
-                f"{path}:{number}: written with schema {found}, this version reads {SCHEMA_VERSION}; "
-                f"move the file elsewhere and measure again"
-            ) from error
-    raise HarnessError(f"{path}:{number}: damaged record ({what}); mend or delete that line, then run again")
+        fault = first_fault(error)
+    where = f"{path}:{number}"
+    try:
+        content = parse_json(line, where)
+    except HarnessError:
+        content = None
+    if not isinstance(content, dict):
+        fault = "not a JSON record"
+    elif (found := content.get("schema_version")) != SCHEMA_VERSION or isinstance(found, bool):
+        raise HarnessError(
+            f"{where}: written with schema {found}, this version reads {SCHEMA_VERSION}; "
+            f"move the file elsewhere and measure again"
+        )
+    raise HarnessError(f"{where}: damaged record ({fault}); mend or delete that line, then run again")
 
 
 def files(root: Path, *nouns: type[Entry]) -> list[Path]:
@@ -153,38 +141,111 @@ def journal_of(root: Path, key: str) -> Path:
     return root / "journal" / f"{key}.jsonl"
 
 
+@dataclass(frozen=True)
+class Contents:
+    """Entries of a store, with the names of their lines."""
+
+    visits: dict[str, Visit]
+    """In the order of writing, machine by machine."""
+    exams: dict[str, Exam]
+
+    @classmethod
+    def of(cls, root: Path) -> Contents:
+        """Everything under `root`."""
+        visits = {name: entry for path in files(root, Visit) for name, entry in read_named(path, Visit)}
+        exams = {name: entry for path in files(root, Exam) for name, entry in read_named(path, Exam)}
+        return cls(visits, exams)
+
+    def newest(self) -> tuple[dict[str, dict[int, Visit]], dict[str, Exam]]:
+        """What counts now: visits by key and block, exams by key."""
+        return by_block(self.visits.values()), latest(self.exams.values())
+
+    def pin(self, points: Iterable[Planned]) -> Pins:
+        """The names of what counts now of these points."""
+        keys = {key for planned in points for key in planned.components.values()}
+        asked = {key for planned in points for key in planned.exams.values()}
+        names = {id(entry): name for name, entry in (*self.visits.items(), *self.exams.items())}
+        visits, exams = self.newest()
+        return Pins(
+            visits={k: {b: names[id(v)] for b, v in blocks.items()} for k, blocks in visits.items() if k in keys},
+            exams={k: names[id(exam)] for k, exam in exams.items() if k in asked},
+        )
+
+    def pinned(self, pins: Pins, where: str) -> tuple[dict[str, dict[int, Visit]], dict[str, Exam]]:
+        """What was pinned; raises `HarnessError` if an entry is not in the store any more."""
+        missing = [name for blocks in pins.visits.values() for name in blocks.values() if name not in self.visits]
+        missing += [name for name in pins.exams.values() if name not in self.exams]
+        if missing:
+            raise HarnessError(
+                f"{where}: rests on {len(missing)} records that are not in the store any more (first: {missing[0]}); "
+                f"put their files back, or let it rest on what is there with refresh=true"
+            )
+        visits = {key: {block: self.visits[name] for block, name in all_.items()} for key, all_ in pins.visits.items()}
+        return visits, {key: self.exams[name] for key, name in pins.exams.items()}
+
+
 def load(root: Path) -> tuple[dict[str, dict[int, Visit]], dict[str, Exam]]:
     """What counts of everything under `root`: visits by key and block, exams by key."""
-    return by_block(read_all(root, Visit)), latest(read_all(root, Exam))
+    return Contents.of(root).newest()
 
 
-def write_manifest(
-    root: Path,
-    name: str,
-    title: str,
-    points: Iterable[Planned],
-    command: str,
-    published: str = "",
-    claims: Iterable[Claim] = (),
-) -> None:
-    """Note which results make up the last run of a sweep."""
-    path = root / "sweeps" / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
+def load_report(folder: Path) -> tuple[dict[str, dict[int, Visit]], dict[str, Exam]]:
+    """The same from the copies that stand beside a report."""
+    return by_block(read(folder / VISITS, Visit)), latest(read(folder / EXAMS, Exam))
+
+
+def manifest_path(root: Path, name: str) -> Path:
+    """Where the manifest of a sweep lies; refuses a name that would lie elsewhere."""
+    try:
+        TypeAdapter(Slug).validate_python(name)
+    except ValidationError as error:
+        raise HarnessError(f"{name!r} is not the name of a sweep: letters, digits and ._@+- are expected") from error
+    return root / "sweeps" / f"{name}.json"
+
+
+def make_manifest(
+    name: str, title: str, points: Iterable[Planned], command: str, published: str = "", claims: Iterable[Claim] = ()
+) -> Manifest:
+    """A sweep that begins now; `write_manifest` pins what it rests on when it has ended."""
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    fields = {"points": tuple(points), "command": command, "started": started, "published": published}
-    manifest = Manifest(name=name, title=title, claims=tuple(claims), **fields)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(manifest.model_dump_json(indent=1) + "\n")
-    part.replace(path)
+    about = {"name": name, "title": title, "command": command, "started": started, "published": published}
+    return Manifest(**about, points=tuple(points), claims=tuple(claims))
+
+
+def write_manifest(root: Path, manifest: Manifest) -> None:
+    """Write a sweep's manifest in place of the one before, in one step."""
+    write_whole(manifest_path(root, manifest.name), manifest.model_dump_json(indent=1) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file in one step: a reader sees the one before or all of this one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def read_manifest(root: Path, name: str) -> Manifest:
-    """The last run of the sweep `name`."""
-    path = root / "sweeps" / f"{name}.json"
+    """The last run of the sweep `name`; a report's copy of it, where `root` is a folder of reports."""
+    path = manifest_path(root, name)
+    if (copy := root / name / MANIFEST).is_file():
+        path = copy
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in path.parent.glob("*.json"))) or "none"
         raise HarnessError(f"no sweep {name!r} under {root}; there are: {there}")
+    return parse_manifest(path)
+
+
+def parse_manifest(path: Path) -> Manifest:
+    """The manifest in a file."""
     try:
-        return Manifest.model_validate_json(path.read_text())
+        return Manifest.model_validate_json(read_text(path, LINE_BYTES))
     except ValidationError as error:
-        raise HarnessError(f"{path}: damaged manifest; delete it and run the sweep again") from error
+        fault = first_fault(error)
+        raise HarnessError(f"{path}: damaged manifest ({fault}); delete it and run the sweep again") from error

@@ -127,17 +127,22 @@ def run(arguments: Sequence[str]) -> int:
         plan.work(key)  # parts that do not fit each other are said before anything is written
     title = (common.get("sweep") or {}).get("title", name)
     command = shlex.join(["python", "-m", "harness.sweep", *arguments])
-    store.write_manifest(root, name, title, plan.points, command, recipe, claims)
-    if count or asked:
-        with alone():
-            seconds = _estimate(plan, todo, asked, visits, exams)
-            with Progress(seconds) as progress:
-                what = f"{count} visits in {sum(map(bool, todo))} blocks, {len(asked)} exams"
-                progress.line(f"about {readable(seconds)} to go: {what}")
-                session = Session(plan, root, timeout, seed, progress)
-                with interruptible():
-                    session.visit_all(todo)
-                    session.ask_all(asked, again=common["force"])
+    manifest = store.make_manifest(name, title, plan.points, command, recipe, claims)
+    if not store.manifest_path(root, name).exists():  # an earlier run's report stays what it is until this one ends
+        store.write_manifest(root, manifest)
+    try:
+        if count or asked:
+            with alone():
+                seconds = _estimate(plan, todo, asked, visits, exams)
+                with Progress(seconds) as progress:
+                    what = f"{count} visits in {sum(map(bool, todo))} blocks, {len(asked)} exams"
+                    progress.line(f"about {readable(seconds)} to go: {what}")
+                    session = Session(plan, root, timeout, seed, progress)
+                    with interruptible():
+                        session.visit_all(todo)
+                        session.ask_all(asked, again=common["force"])
+    finally:
+        store.write_manifest(root, manifest.model_copy(update={"pins": store.Contents.of(root).pin(plan.points)}))
     from harness.report import write_report
 
     folder, results = write_report(root, name, Path(common["reports"]))

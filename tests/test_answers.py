@@ -5,6 +5,7 @@ import torch
 
 import harness.answers as answers
 from conftest import talkative
+from harness.bench import InvalidOutput
 from harness.models.answering import Composed
 from harness.models.preprocess import pixel_tensor
 from harness.models.vlm import load_vlm
@@ -78,3 +79,19 @@ def test_a_score_holds_every_question_with_its_image(model):
     assert [a.question_id for a in score.answers] == [a.question_id for a in load(suite).asked]
     assert {a.image for a in score.answers} == set(load(suite).images)
     assert (score.suite, score.metric, len(load(suite).images)) == ("shapes", "gqa@lmms-eval", 5)
+
+
+def test_logits_that_are_not_finite_are_a_failure_and_no_score(vlm_folder, tmp_path):
+    """A model whose numbers have burst answers something all the same: it was scored 0.000, and on the frontier."""
+    vlm = talkative(load_vlm(vlm_folder))
+    suite, journal = load_suite("doc_read", 2), tmp_path / "journal.jsonl"
+    with torch.no_grad():
+        vlm.llm.model.norm.weight[3] = float("nan")
+    with pytest.raises(InvalidOutput, match="the logits are not finite"):
+        answers.answer_suite(Composed(vlm, RESOLUTION), suite, journal=journal)
+    assert not journal.exists()  # what such a model said is not kept for a later run
+    engine = answers.Engine(Composed(vlm, RESOLUTION), load(suite).images)
+    question = load(suite).asked[0]
+    asked = {"a": engine.ask(question.image, question.prompt, 0)}
+    with torch.inference_mode(), pytest.raises(InvalidOutput, match="the logits are not finite"):
+        engine.scores(asked, {"a": [40, 41]})

@@ -214,7 +214,7 @@ def test_the_page_shows_every_claim_with_device_and_verdict(published):
     row = {"id": "b", "statement": "<b>tokens</b>", "kind": "token_ratio", "published_value": "1.0"}
     claims = [claim(), claim(**row), make_claim(ROW | {"kind": "training_minutes"}, [], None)]
     planned = [result.planned for result in found]
-    store.write_manifest(published, "claims", "Claims", planned, "command", claims=claims)
+    store.write_manifest(published, store.make_manifest("claims", "Claims", planned, "command", claims=claims))
     folder, _ = write_report(published, "claims", published / "reports")
     page = (folder / "index.html").read_text()
     assert "&lt;b&gt;tokens&lt;/b&gt;" in page

@@ -15,14 +15,14 @@ def point_of(*overrides):
 def test_a_trained_point_takes_its_parts_from_the_checkpoint(vlm_folder, monkeypatch):
     import harness.points
 
-    spec = harness.points.read_spec(vlm_folder)
+    spec = harness.points.check_checkpoint(vlm_folder)
     renamed = spec.model_copy(
         update={
             "encoder": spec.encoder.model_copy(update={"name": "tiny_fastvithd"}),
             "llm": spec.llm.model_copy(update={"name": "tiny_qwen2_m"}),
         }
     )
-    monkeypatch.setattr(harness.points, "read_spec", lambda _: renamed)
+    monkeypatch.setattr(harness.points, "check_checkpoint", lambda *_: renamed)
     monkeypatch.setattr(harness.points, "check_parts", lambda *_: None)
     point = point_of(f"checkpoint={vlm_folder}", "resolution=128", "limit=3", "threads=2")
     assert point.encoder == renamed.encoder

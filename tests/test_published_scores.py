@@ -66,7 +66,9 @@ def test_a_report_says_that_its_accuracies_are_published(tmp_path):
         for blocks in result.visits.values():
             for visit in blocks.values():
                 store.append(tmp_path, visit)
-    store.write_manifest(tmp_path, "mine", "Mine", [result.planned for result in found], "command", RECIPE)
+    store.write_manifest(
+        tmp_path, store.make_manifest("mine", "Mine", [result.planned for result in found], "command", RECIPE)
+    )
     folder, _ = write_report(tmp_path, "mine", tmp_path / "reports")
     page = (folder / "index.html").read_text()
     assert "accuracies are published ones, not measured here" in page
@@ -131,7 +133,9 @@ def test_a_picture_for_each_metric_that_more_points_have_than_the_average(tmp_pa
         "r,,FastViTHD,Qwen2-0.5B,1024,256,POPE,80,t\nr,,ViT-L/14,Vicuna-7B,336,576,POPE,70,t\n"
         "r,,Other,None,256,16,POPE,60,t\n"
     )
-    store.write_manifest(tmp_path, "mine", "Mine", [result.planned for result in found], "command", "r")
+    store.write_manifest(
+        tmp_path, store.make_manifest("mine", "Mine", [result.planned for result in found], "command", "r")
+    )
     folder, _ = write_report(tmp_path, "mine", tmp_path / "reports")
     assert (folder / "published-POPE.png").is_file()
     assert not (folder / "frontier.png").exists()

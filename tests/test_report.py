@@ -83,7 +83,7 @@ def write(tmp_path, results):
     absent = make_result(make_point(resolution=1024), right=None).planned
     keys = {kind: f"absent {kind}" for kind in absent.components}
     points = [result.planned for result in results] + [absent.model_copy(update={"components": keys})]
-    store.write_manifest(tmp_path / "results", "any", "A <title>", points, "command")
+    store.write_manifest(tmp_path / "results", store.make_manifest("any", "A <title>", points, "command"))
     return write_report(tmp_path / "results", "any", tmp_path / "reports")[0]
 
 
@@ -95,7 +95,7 @@ def test_report_names_what_is_missing_and_what_failed_and_escapes_everything(tmp
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "A &lt;title&gt;" in page
     assert (
-        "measured on test processor (cpu, float32, 1 threads), 2026-01-02; batch 1, 36 passes of each encoder;" in page
+        "measured on test processor (cpu, float32, 1 thread), 2026-01-02; batch 1, 36 passes of each encoder;" in page
     )
     assert "protocol v2: 6 blocks, in each 1 and 0 s warm-up, 6–6 passes" in page
     assert (folder / "frontier.svg").stat().st_size > 5000
@@ -107,7 +107,7 @@ def test_report_says_when_something_else_used_the_machine(tmp_path):
     rough = {b: v.model_copy(update={"disturbed": True}) for b, v in result.visits["llm"].items()}
     folder = write(tmp_path, [Result(result.planned, {**result.visits, "llm": rough}, result.exams)])
     page = (folder / "index.html").read_text()
-    assert "1 of 1 points rest on disturbed blocks" in page
+    assert "1 of 1 point rests on disturbed blocks" in page
     assert "rests on 6 disturbed" in (folder / "table.md").read_text()
 
 

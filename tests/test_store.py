@@ -1,3 +1,4 @@
+import math
 import multiprocessing
 import os
 import signal
@@ -5,9 +6,12 @@ import time
 
 import pytest
 
-from conftest import MACHINE, failed_visit, make_exam, make_result, make_visit
+from conftest import MACHINE, failed_visit, make_exam, make_result, make_samples, make_score, make_visit
 from harness import store
-from harness.schema import Exam, HarnessError, Visit
+from harness.composition import load_results, refresh
+from harness.journal import Journal
+from harness.lock import locked
+from harness.schema import Exam, HarnessError, Samples, Visit
 
 
 def test_round_trip(tmp_path):
@@ -26,10 +30,9 @@ def test_a_torn_last_line_is_moved_aside_and_said(tmp_path):
     store.append(tmp_path, make_visit())
     whole = path.read_bytes()
     path.write_bytes(whole + whole[: len(whole) // 2])
-    with pytest.raises(HarnessError, match=rf"{path}:2: damaged record"):
-        list(store.read(path, Visit))
+    assert len(list(store.read(path, Visit))) == 1  # what has no end was never acknowledged
     said = store.mend(path)
-    assert said.startswith(f"{path}:2: a write was interrupted")
+    assert said == f"{path}: a write was interrupted; its {len(whole) // 2} bytes are in visits.jsonl.torn now"
     assert path.read_bytes() == whole
     assert path.with_name("visits.jsonl.torn").read_bytes() == whole[: len(whole) // 2] + b"\n"
     assert store.mend(path) == ""
@@ -42,6 +45,10 @@ def test_a_torn_last_line_is_moved_aside_and_said(tmp_path):
         (b'{"schema_version": 3}\n', "key: Field required"),
         (b"\n", "not a JSON record"),
         (b"[1, 2]\n", "not a JSON record"),
+        (b"\xff\xfe{}\n", "not a JSON record"),
+        (b"[" * 100_000 + b"\n", "not a JSON record"),
+        (b'{"schema_version": 3, "seconds": ' + b"9" * 5000 + b"}\n", "not a JSON record"),
+        (b'{"schema_version": 3, "\\u001b[31m\\n": 1}\n', "key: Field required"),
     ],
 )
 def test_a_damaged_line_is_named_by_file_and_line(tmp_path, damage, what):
@@ -55,12 +62,55 @@ def test_a_damaged_line_is_named_by_file_and_line(tmp_path, damage, what):
     assert "\n" not in str(error.value)
 
 
-def test_entries_of_another_schema_are_told_apart_from_damage(tmp_path):
+@pytest.mark.parametrize("version", ["1", "2", "4", "true", "null", '"3"', "[3]"])
+def test_entries_of_another_schema_are_told_apart_from_damage(tmp_path, version):
     path = store.path_of(tmp_path, MACHINE, Visit)
+    line = make_visit().model_dump_json()
     path.parent.mkdir(parents=True)
-    path.write_bytes(b'{"schema_version": 1, "latency": {}}\n')
-    with pytest.raises(HarnessError, match=r":1: written with schema 1, this version reads 3; move the file elsewhere"):
+    path.write_text(line.replace('"schema_version":3', f'"schema_version":{version}') + "\n")
+    with pytest.raises(HarnessError, match=r":1: written with schema .*, this version reads 3; move the file"):
         list(store.read(path, Visit))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, -1.0])
+def test_what_is_not_a_number_is_never_written(tmp_path, bad):
+    """However it came into the entry: a copy is not validated."""
+    good = make_visit()
+    samples = good.samples.model_copy(update={"seconds": {**good.samples.seconds, "encode": (bad,) * 7}})
+    for entry in (
+        good.model_copy(update={"seconds": bad}),
+        good.model_copy(update={"samples": samples}),
+        make_exam().model_copy(update={"seconds": bad}),
+    ):
+        with pytest.raises(HarnessError, match="that is not a result"):
+            store.append(tmp_path, good.model_copy(update={"block": 1}), entry)
+    assert not store.files(tmp_path)  # not even the good one beside it
+
+
+def test_a_result_that_contradicts_itself_is_refused_where_it_is_made():
+    visit = make_visit()
+    samples = visit.samples.model_dump()
+    for changed in (
+        {"marks": samples["marks"][:-1]},
+        {"warmup": 7},
+        {"seconds": {}},
+        {"seconds": {**samples["seconds"], "encode": samples["seconds"]["encode"][:-1]}},
+    ):
+        with pytest.raises(ValueError, match="passes"):
+            Samples(**(samples | changed))
+    with pytest.raises(ValueError, match="status ok without samples"):
+        make_visit(samples=None)
+    with pytest.raises(ValueError, match="a llm has stages"):
+        make_visit("llm", samples=make_samples("encoder"))
+    with pytest.raises(ValueError, match="status timeout with a score"):
+        make_exam(status="timeout")
+    score = make_score("doc_read", 3)
+    with pytest.raises(ValueError, match="a question is answered twice"):
+        make_exam(score=score.model_copy(update={"answers": score.answers * 2}))
+    with pytest.raises(ValueError, match="has a score of shapes"):
+        make_exam(score=make_score("shapes", 3))
+    with pytest.raises(ValueError, match="exactly where nobody else judges"):
+        make_exam(score=score.model_copy(update={"answers": (score.answers[0].model_copy(update={"score": None}),)}))
 
 
 def test_the_newest_visit_of_a_block_counts_even_if_it_failed():
@@ -92,16 +142,71 @@ def _write_many(root, writer, count):
         store.append(root, make_visit(commit=f"{writer}-{k}"))
 
 
-def test_several_writers_lose_nothing(tmp_path):
-    path = store.path_of(tmp_path, MACHINE, Visit)
+def _journal_many(path, writer, count):
+    with Journal(path) as book:
+        for k in range(count):
+            book.add({f"{writer}-{k}": f"answer {k}\n" * (1 + k % 3)})
+
+
+def _side_by_side(target, arguments):
     context = multiprocessing.get_context("fork")
-    writers = [context.Process(target=_write_many, args=(tmp_path, w, 20)) for w in range(4)]
+    writers = [context.Process(target=target, args=given) for given in arguments]
     for writer in writers:
         writer.start()
-    for writer in writers:
-        writer.join()
+    return writers
+
+
+def test_eight_writers_lose_nothing_and_a_reader_beside_them_sees_whole_records(tmp_path):
+    path = store.path_of(tmp_path, MACHINE, Visit)
+    writers = _side_by_side(_write_many, [(tmp_path, w, 15) for w in range(8)])
+    seen = 0
+    while any(writer.is_alive() for writer in writers):
+        found = len(list(store.read(path, Visit)))
+        assert found >= seen
+        seen = found
     commits = [record.commit for record in store.read(path, Visit)]
-    assert sorted(commits) == sorted(f"{w}-{k}" for w in range(4) for k in range(20))
+    assert sorted(commits) == sorted(f"{w}-{k}" for w in range(8) for k in range(15))
+    assert [writer.exitcode for writer in writers] == [0] * 8
+
+
+def test_eight_writers_of_one_journal_lose_no_answer(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    for writer in _side_by_side(_journal_many, [(path, w, 25) for w in range(8)]):
+        writer.join()
+        assert writer.exitcode == 0
+    with Journal(path) as book:
+        assert book.known == {f"{w}-{k}": f"answer {k}\n" * (1 + k % 3) for w in range(8) for k in range(25)}
+    assert len(path.read_bytes().splitlines()) == 200
+
+
+def test_reading_takes_no_lock_and_writes_nothing(tmp_path):
+    """As on read-only media: nothing is made beside the files, and a lock that is held keeps no reader out."""
+    store.append(tmp_path, make_visit())
+    store.append(tmp_path, make_exam())
+    path = store.path_of(tmp_path, MACHINE, Visit)
+    for beside in path.parent.glob("*.lock*"):
+        beside.unlink()
+    with path.open("ab") as file:
+        file.write(b'{"torn": ')
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    for folder in (path.parent, path.parent.parent, tmp_path):
+        folder.chmod(0o555)
+    try:
+        visits, exams = store.load(tmp_path)
+        assert (len(visits), len(exams)) == (1, 1)
+        assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+    finally:
+        for folder in (tmp_path, path.parent.parent, path.parent):
+            folder.chmod(0o755)
+    with locked(path.with_name(path.name + ".lock")):
+        assert len(store.read_all(tmp_path, Visit)) == 1
+
+
+def test_several_entries_are_added_all_at_once(tmp_path):
+    visits = [make_visit(block=block) for block in range(3)]
+    store.append(tmp_path, *visits)
+    store.append(tmp_path)
+    assert store.read_all(tmp_path, Visit) == visits
 
 
 def test_killed_writers_leave_only_whole_records_after_mending(tmp_path):
@@ -120,10 +225,41 @@ def test_killed_writers_leave_only_whole_records_after_mending(tmp_path):
 
 def test_a_sweep_without_records_is_named_with_what_there_is(tmp_path):
     planned = make_result().planned
-    store.write_manifest(tmp_path, "resolution", "title", [planned], "command")
+    store.write_manifest(tmp_path, store.make_manifest("resolution", "title", [planned], "command"))
     with pytest.raises(HarnessError, match=r"no sweep 'resoluton' under .*; there are: resolution"):
         store.read_manifest(tmp_path, "resoluton")
     assert store.read_manifest(tmp_path, "resolution").points == (planned,)
-    (tmp_path / "sweeps" / "resolution.json").write_text("{}")
-    with pytest.raises(HarnessError, match="damaged manifest; delete it and run the sweep again"):
-        store.read_manifest(tmp_path, "resolution")
+    for damage in (b"{}", b"\xff", b"[" * 10**5, b'{"name": NaN}', b'{"name": "../x"}'):
+        (tmp_path / "sweeps" / "resolution.json").write_bytes(damage)
+        with pytest.raises(HarnessError, match=r"damaged manifest \(.*; delete it and run the sweep again|not UTF-8"):
+            store.read_manifest(tmp_path, "resolution")
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc/passwd", "a/b", "", ".", "..", "a\nb", "x" * 300])
+def test_the_name_of_a_sweep_names_no_other_place(tmp_path, name):
+    with pytest.raises(HarnessError, match="is not the name of a sweep"):
+        store.read_manifest(tmp_path, name)
+
+
+def test_a_run_rests_on_the_entries_that_it_pinned(tmp_path):
+    result = make_result(right=None)
+    first = [visit for blocks in result.visits.values() for visit in blocks.values()]
+    for visit in first:
+        store.append(tmp_path, visit)
+    manifest = store.make_manifest("mine", "Mine", [result.planned], "command")
+    store.write_manifest(
+        tmp_path, manifest.model_copy(update={"pins": store.Contents.of(tmp_path).pin([result.planned])})
+    )
+    before = load_results(tmp_path, "mine")[1][0].times()
+    again = make_visit(block=0, scale=5.0, component=result.visits["encoder"][0].component, started="2026-02-03")
+    store.append(tmp_path, again)
+    assert load_results(tmp_path, "mine")[1][0].times() == before
+    said = refresh(tmp_path, "mine")
+    assert len(said) == 1
+    assert said[0].startswith("encoder micro_fastvithd 128px: encode ")
+    assert load_results(tmp_path, "mine")[1][0].visits["encoder"][0] == again
+    assert refresh(tmp_path, "mine") == []
+    path = store.path_of(tmp_path, MACHINE, Visit)
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[1:-1]))
+    with pytest.raises(HarnessError, match="records that are not in the store any more"):
+        load_results(tmp_path, "mine")

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from conftest import make_exam
-from harness.schema import Answer
+from harness.schema import Answer, HarnessError
 from harness.submissions import write_submission
 
 
@@ -22,8 +22,8 @@ def answer(name, text, **facts):
 
 
 def test_mm_vet_wants_a_dictionary_of_answers(tmp_path):
-    path = write_submission(exam_of("mm_vet", answer("v1_0", 'a "b"'), answer("v1_1", "")), "LLaVA 1.5/7B", tmp_path)
-    assert path.name == "mm_vet-LLaVA-1.5-7B.json"
+    path = write_submission(exam_of("mm_vet", answer("v1_0", 'a "b"'), answer("v1_1", "")), "LLaVA-1.5", tmp_path)
+    assert path.name == "mm_vet-LLaVA-1.5.json"
     assert json.loads(path.read_text()) == {"v1_0": 'a "b"', "v1_1": ""}
 
 
@@ -48,3 +48,35 @@ def test_mmbench_wants_a_table_with_the_prediction_after_the_options(tmp_path):
     table = pd.read_excel(path, keep_default_na=False)
     assert list(table.columns) == ["index", "question", "A", "B", "C", "D", "prediction", "split"]
     assert table.to_numpy().tolist() == [[14, "what?", "cat", "dog", "nan", "nan", "=B", "test"]]
+
+
+@pytest.mark.parametrize("model", ["../../x", "a/b", "L" * 300, "LLaVA 1.5/7B", "", "\x00"])
+def test_a_title_never_leaves_the_folder_and_never_takes_another_ones_file(model, tmp_path):
+    exam = exam_of("mm_vet", answer("1", "a"))
+    other = write_submission(exam, "LLaVA-1.5-7B", tmp_path / "all")
+    path = write_submission(exam, model, tmp_path / "all")
+    assert path.parent == tmp_path / "all"
+    assert path != other
+    assert path.name.isascii()
+    assert len(path.name) < 140
+    assert len(list((tmp_path / "all").iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["seven", "", "-1", "1e3", "9" * 30, "²"])
+def test_a_format_that_numbers_its_questions_says_which_has_no_number(name, tmp_path):
+    with pytest.raises(HarnessError, match="a whole number is expected as its id"):
+        write_submission(exam_of("llava_bench", answer(name, "a", question="?")), "m", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_submission_needs_and_the_record_lacks_is_named(tmp_path):
+    with pytest.raises(HarnessError, match="question 3: its record has no question"):
+        write_submission(exam_of("llava_bench", answer("3", "a")), "m", tmp_path)
+    with pytest.raises(HarnessError, match="no form 'fax'; there are: mm_vet, llava_bench, mmbench"):
+        write_submission(exam_of("fax", answer("3", "a")), "m", tmp_path)
+
+
+def test_a_workbook_takes_answers_with_control_characters(tmp_path):
+    pytest.importorskip("openpyxl")
+    path = write_submission(exam_of("mmbench", answer("14", "B\x1b[31m\x00", question="a\x07?")), "m", tmp_path)
+    assert pd.read_excel(path).to_numpy().tolist() == [[14, "a?", "B[31m"]]

@@ -229,7 +229,7 @@ def test_a_point_that_fails_is_a_record_and_exit_code_1(tmp_path):
     assert (bad.status, bad.samples) == ("error", None)
     assert {exam.status for exam in exams(tmp_path)} == {"error"}
     page = (tmp_path / "reports" / report_of(tmp_path) / "index.html").read_text()
-    assert "Points that failed" in page
+    assert "A point that failed" in page
     kinds = Counter(visit.component.kind for visit in visits(tmp_path) if visit.attempt == 0)
     assert kinds == {"encoder": 1, "connector": 1, "llm": 1, "vlm": 1}
 
@@ -244,7 +244,7 @@ def test_a_busy_machine_is_named_by_the_sweep_and_its_page(tmp_path):
             process.wait()
     assert done.returncode == 0, done.stderr
     assert "1 of 1 points rest on disturbed blocks; something else was using this machine" in done.stderr
-    assert "rest on disturbed blocks" in (tmp_path / "reports" / report_of(tmp_path) / "index.html").read_text()
+    assert "rests on disturbed blocks" in (tmp_path / "reports" / report_of(tmp_path) / "index.html").read_text()
 
 
 def test_full_size_parts_are_timed_with_random_weights(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 from typing import Any
 
 import timm
@@ -80,16 +81,23 @@ class VisionEncoder(nn.Module):
         self.backbone = reparameterize_model(self.backbone.eval())
 
 
+TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
 def _call(spec: Encoder, args: dict[str, Any]) -> nn.Module:
-    """The module of a class `package.module:Class`."""
+    """The module of a class `package.module:Class`, which is looked at before it is called: importing it runs code, so
+    it is the user's own configuration that names it, never a file (`harness.models.vlm.read_spec`)."""
+    where = f"encoder {spec.name}: target={spec.target}"
+    if not TARGET.fullmatch(spec.target):
+        raise HarnessError(f"{where}: package.module:Class is expected")
     module, _, name = spec.target.partition(":")
     try:
-        made = getattr(importlib.import_module(module), name)(**args)
+        found = getattr(importlib.import_module(module), name)
+        if not (isinstance(found, type) and issubclass(found, nn.Module)):
+            raise HarnessError(f"{where}: not a subclass of torch.nn.Module")
+        return found(**args)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise HarnessError(f"encoder {spec.name}: target={spec.target}: {' '.join(str(error).split())}") from error
-    if not isinstance(made, nn.Module):
-        raise HarnessError(f"encoder {spec.name}: target={spec.target} is no torch.nn.Module")
-    return made
+        raise HarnessError(f"{where}: {error}") from error
 
 
 def _keep_signal(backbone: nn.Module) -> None:

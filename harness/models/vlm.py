@@ -6,23 +6,26 @@ three specifications), `model.safetensors`, and for a trained VLM `tokenizer.jso
 
 from __future__ import annotations
 
-import hashlib
 import json
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
-from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedTokenizerFast
 
+from harness import apart
+from harness.intake import hash_files, read_json, tensors_of
 from harness.models.connectors import build_connector
 from harness.models.encoders import VisionEncoder
 from harness.models.fusions import Fused
 from harness.models.llms import build_llm, prefill, splice
-from harness.models.tokenizer import ANSWER, BOS, EOS
+from harness.models.tokenizer import ANSWER, BOS, EOS, PAD, UNKNOWN
 from harness.schema import Connector, Encoder, Fusion, HarnessError, Llm, Noun, first_fault
 
 CONFIG, WEIGHTS, TOKENIZER, TRAINING = "config.json", "model.safetensors", "tokenizer.json", "training.json"
@@ -37,7 +40,7 @@ SHIPPED_PREFIX = "shipped:"
 class VlmSpec(Noun):
     """The content of `config.json`."""
 
-    format: int = FORMAT
+    format: Annotated[int, Field(ge=FORMAT, le=FORMAT)] = FORMAT
     encoder: Encoder
     also: tuple[Encoder, ...] = ()
     connector: Connector
@@ -172,41 +175,112 @@ def folder_of(checkpoint: str) -> Path:
 def is_ours(folder: Path) -> bool:
     """Whether a folder holds a composed VLM, and not one in the hub's format: both have a `config.json`."""
     try:
-        content = json.loads((folder / CONFIG).read_text())
-    except (OSError, ValueError):
+        content = read_json(folder / CONFIG)
+    except HarnessError:
         return False
     return isinstance(content, dict) and "training_form" in content
 
 
-def read_spec(folder: Path) -> VlmSpec:
-    """`config.json` of a VLM folder."""
+def read_spec(folder: Path, own: Encoder | None = None) -> VlmSpec:
+    """`config.json` of a VLM folder.
+
+    A file never names code to import: an encoder with a `target` is accepted only if it is that of `own`, which the
+    user's own configuration gives.
+    """
+    path = folder / CONFIG
     try:
-        return VlmSpec.model_validate_json((folder / CONFIG).read_text())
+        spec = VlmSpec.model_validate(read_json(path))
     except ValidationError as error:
-        raise HarnessError(f"{folder / CONFIG}: {first_fault(error)}") from error
+        raise HarnessError(f"{path}: {first_fault(error)}") from error
+    for encoder in (spec.encoder, *spec.also):
+        if encoder.target and (own is None or encoder.target != own.target):
+            raise HarnessError(
+                f"{path}: encoder.target={encoder.target} names code, which a checkpoint may not; "
+                f"where it is yours, give the encoder by a YAML of your own: encoder=NAME"
+            )
+    return spec
 
 
-def load_vlm(folder: Path, attention: str = "sdpa", training: bool = False) -> Vlm:
-    """Read a folder that `Vlm.save` wrote; in inference form unless it is loaded for `training`."""
-    if not (folder / WEIGHTS).is_file() or not (folder / CONFIG).is_file():
-        raise HarnessError(f"no checkpoint in {folder}: {CONFIG} and {WEIGHTS} are expected there")
-    spec = read_spec(folder)
+def check_checkpoint(folder: Path, own: Encoder | None = None) -> VlmSpec:
+    """The specification of a VLM folder whose files fit each other: looked at in a process of its own, since models
+    and tokenizers are built from what is stored. The reference family is not looked at: it came with this code.
+
+    Raises `HarnessError` for what is missing, foreign, damaged or does not fit.
+    """
+    spec = read_spec(folder, own)
+    if folder.parent != SHIPPED:
+        _fits(str(folder), own.model_dump_json() if own is not None else "", hash_checkpoint(folder))
+    return spec
+
+
+@cache
+def _fits(folder: str, own: str, _content: str) -> None:
+    """Ask once for each content."""
+    try:
+        apart.call("harness.models.vlm:inspect", {"folder": folder, "own": own})
+    except HarnessError as error:
+        raise HarnessError(error if folder in str(error) else f"{folder}: {error}") from error
+
+
+def inspect(folder: str, own: str) -> None:
+    """Whether the weights and the tokenizer of a folder are those of its `config.json`; nothing is allocated."""
+    path = Path(folder)
+    vlm = _build(path, Encoder.model_validate_json(own) if own else None, "sdpa", "meta")
+    if vlm.spec.encoder.target:  # whatever it does beside its state is the user's own
+        return
+    wanted = {name: tuple(value.shape) for name, value in vlm.state_dict().items()}
+    found = tensors_of(path / WEIGHTS)
+    for name in sorted(_expected(vlm, wanted.keys() - found.keys()) | (found.keys() - wanted.keys())):
+        raise HarnessError(f"{path / WEIGHTS} does not fit {CONFIG}: tensor {name} has no counterpart")
+    for name, shape in found.items():
+        if shape != wanted[name]:
+            raise HarnessError(f"{path / WEIGHTS} does not fit {CONFIG}: {name} is {shape}, expected {wanted[name]}")
+
+
+def _build(folder: Path, own: Encoder | None, attention: str, device: str) -> Vlm:
+    """The modules that a folder describes, with random weights."""
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise HarnessError(f"no checkpoint in {folder}: {CONFIG} and {WEIGHTS} are expected there")
+    spec = read_spec(folder, own)
     tokenizer = read_tokenizer(folder / TOKENIZER) if (folder / TOKENIZER).is_file() else None
-    vlm = Vlm(spec, tokenizer, attention)
+    try:
+        return Vlm(spec, tokenizer, attention, device)
+    except (TypeError, ValueError, RuntimeError, AssertionError, LookupError, ArithmeticError) as error:
+        raise HarnessError(f"{folder / CONFIG}: its parts cannot be built: {error}") from error
+
+
+def _expected(vlm: Vlm, missing: Iterable[str]) -> set[str]:
+    """Of the tensors that a file does not have, those that it should have."""
+    tied = {"llm.lm_head.weight"} if vlm.llm.config.tie_word_embeddings else set()
+    return {name for name in missing if name not in tied and not name.endswith("num_batches_tracked")}
+
+
+def load_vlm(folder: Path, attention: str = "sdpa", training: bool = False, own: Encoder | None = None) -> Vlm:
+    """Read a folder that `Vlm.save` wrote; in inference form unless it is loaded for `training`.
+
+    `own` is the encoder that the user's own configuration gives (see `read_spec`). Whoever is not in a process that may
+    hang or die asks `check_checkpoint` first.
+    """
+    vlm = _build(folder, own, attention, "cpu")
     try:
         state = {name: value.float() for name, value in load_file(folder / WEIGHTS).items()}
         missing, unexpected = vlm.load_state_dict(state, strict=False)
-    except (SafetensorError, RuntimeError) as error:
-        raise HarnessError(f"{folder / WEIGHTS} does not fit {CONFIG}: {str(error).splitlines()[0]}") from error
-    missing = [name for name in missing if name != "llm.lm_head.weight" or not vlm.llm.config.tie_word_embeddings]
-    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
-    if missing or unexpected:
-        raise HarnessError(
-            f"{folder / WEIGHTS} does not fit {CONFIG}: tensor {(missing + unexpected)[0]} has no counterpart"
-        )
+    except (SafetensorError, RuntimeError, OSError, ValueError) as error:
+        raise HarnessError(f"{folder / WEIGHTS} does not fit {CONFIG}: {error}") from error
+    if strange := sorted(_expected(vlm, missing) | {*unexpected}):
+        raise HarnessError(f"{folder / WEIGHTS} does not fit {CONFIG}: tensor {strange[0]} has no counterpart")
+    check_finite(vlm, folder / WEIGHTS)
     if not training:
         vlm.encoder.fuse()
     return vlm.eval()
+
+
+def check_finite(model: nn.Module, where: object) -> None:
+    """Refuse weights that hold a NaN or an infinity: what such a model answers is not a result."""
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise HarnessError(f"{where}: the weights are not finite: {name} holds a NaN or an infinity")
 
 
 def move(vlm: Vlm, device: str, dtype: torch.dtype) -> Vlm:
@@ -220,21 +294,26 @@ def move(vlm: Vlm, device: str, dtype: torch.dtype) -> Vlm:
 
 def hash_checkpoint(folder: Path) -> str:
     """The first 16 hex digits of the SHA-256 of everything that decides what a saved VLM answers."""
-    digest = hashlib.sha256()
-    for name in (CONFIG, WEIGHTS, TOKENIZER):
-        if (folder / name).is_file():
-            digest.update(name.encode() + (folder / name).read_bytes())
-    return digest.hexdigest()[:16]
+    return hash_files(folder / name for name in (CONFIG, WEIGHTS, TOKENIZER) if (folder / name).is_file())
 
 
 def read_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     """A `tokenizer.json` of the reference family."""
-    return PreTrainedTokenizerFast(
-        tokenizer_file=str(path), bos_token=BOS, eos_token=EOS, sep_token=ANSWER, pad_token="<pad>", unk_token="<unk>"
-    )
+    read_json(path)  # bounded, before it is parsed again
+    names = {"bos_token": BOS, "eos_token": EOS, "sep_token": ANSWER, "pad_token": PAD, "unk_token": UNKNOWN}
+    try:
+        tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(path), **names)
+    except Exception as error:  # the tokenizers library raises bare ones
+        raise HarnessError(f"{path}: not a tokenizer: {error}") from error
+    known = tokenizer.get_vocab()
+    if missing := [name for name in names.values() if name not in known]:
+        raise HarnessError(f"{path}: not a tokenizer of this project: it has no {missing[0]}")
+    return tokenizer
 
 
 def vocabulary_of(folder: Path) -> int:
     """Size of the vocabulary of a saved VLM, from the header of its weights."""
-    with safe_open(folder / WEIGHTS, "pt") as file:
-        return int(file.get_slice("llm.model.embed_tokens.weight").get_shape()[0])
+    shape = tensors_of(folder / WEIGHTS).get("llm.model.embed_tokens.weight", ())
+    if len(shape) != 2:
+        raise HarnessError(f"{folder / WEIGHTS}: no embedding of tokens (llm.model.embed_tokens.weight)")
+    return shape[0]

@@ -1,22 +1,70 @@
-"""`python -m harness.report [SWEEP] [RESULTS] [REPORTS]`: make a report again from the store."""
+"""`python -m harness.report`: make a report again from the records, without measuring anything."""
 
+from __future__ import annotations
+
+import difflib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.report.write import write_report
 from harness.schema import HarnessError
 
+DEFAULTS = {"sweep": "resolution", "results": "results", "reports": "reports"}
+"""Arguments by name, in the order of the positional form."""
+USAGE = """\
+python -m harness.report [SWEEP [RESULTS [REPORTS]]] [KEY=VALUE ...]
 
-def main() -> int:
-    """Run the command line; returns the exit code."""
-    sweep, results, reports = [*sys.argv[1:4], *("resolution", "results", "reports")[len(sys.argv) - 1 :]]
+Makes the report of a sweep's last run again from its records; nothing is measured.
+
+  sweep=NAME         a sweep that was run: the name of a file in RESULTS/sweeps (default: resolution)
+  results=FOLDER     where its records are (default: results), or a folder of reports: each holds its own
+  reports=FOLDER     where the report goes: into REPORTS/NAME (default: reports)
+
+What this project shows is made again from itself, or after a run, by
+
+  python -m harness.report resolution results=docs/showcase reports=docs/showcase
+  python -m harness.report resolution reports=docs/showcase
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code (0 good, 2 bad input)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if {"-h", "--help"} & set(arguments):
+        print(USAGE, end="")
+        return 0
     try:
-        folder, _ = write_report(Path(results), sweep, Path(reports))
-        print(folder / "index.html")
-    except HarnessError as error:
-        print(f"error: {error}", file=sys.stderr)
+        chosen = parse(arguments)
+
+        folder, _ = write_report(Path(chosen["results"]), chosen["sweep"], Path(chosen["reports"]))
+    except (HarnessError, OSError) as error:
+        print(f"error: {HarnessError(error)}", file=sys.stderr)
         return 2
+    print(folder / "index.html")
     return 0
+
+
+def parse(arguments: Sequence[str]) -> dict[str, str]:
+    """Positional and named arguments -> a value for each of `DEFAULTS`."""
+    given: dict[str, str] = {}
+    places = iter(DEFAULTS)
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not equals:
+            name, value = next(places, ""), argument
+            if not name:
+                raise HarnessError(f"{argument}: at most {len(DEFAULTS)} places are expected: {' '.join(DEFAULTS)}")
+        if argument.startswith("-") or name not in DEFAULTS:
+            near = difflib.get_close_matches(name, DEFAULTS, 1)
+            hint = f"; did you mean {near[0]}=?" if near else ""
+            raise HarnessError(f"{argument}: unknown; there are {', '.join(f'{each}=' for each in DEFAULTS)}{hint}")
+        if name in given:
+            raise HarnessError(f"{argument}: {name} is given twice ({given[name]} before)")
+        if not value or "\0" in value:
+            raise HarnessError(f"{name}={value}: a value is expected")
+        given[name] = value
+    return DEFAULTS | given
 
 
 if __name__ == "__main__":

@@ -10,24 +10,32 @@ from typing import Any
 import pandas as pd
 
 from harness.claims import Finding, table_of
-from harness.frame import suites_of
+from harness.frame import EXTRAPOLATED, MEASURED, PUBLISHED, TIMES, has_frontier, suites_of
+from harness.report.text import markdown, quantity, unit_for, write_csv
 
 
-def milliseconds(row: pd.Series[Any], name: str) -> str:
-    """A duration with its 95% interval over blocks, e.g. `3.21 (3.18–3.30)`; a dash where there is none."""
+def duration(row: pd.Series[Any], name: str, scale: float) -> str:
+    """A time with its 95% interval over blocks, e.g. `3.21 (3.18–3.30)`, called extrapolated where it is; a dash where
+    there is none. `scale` makes the unit of seconds."""
     value = row.get(name)
     if value is None or pd.isna(value):
         return "–"
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    if math.isinf(low) or math.isinf(high):
-        return f"{value * 1e3:.2f} (1 block)"
-    return f"{value * 1e3:.2f} ({low * 1e3:.2f}–{high * 1e3:.2f})"
+    text = quantity(value, row[f"{name}_low"], row[f"{name}_high"], scale)
+    return f"{text} {EXTRAPOLATED}" if row.get(f"{name}_source") == EXTRAPOLATED else text
 
 
-def grown(row: pd.Series[Any], name: str) -> str:
-    """A duration that rests on an LLM's prefill: marked where that was extrapolated."""
-    text = milliseconds(row, name)
-    return f"{text} extrapolated" if text != "–" and row.get("extrapolated") is True else text
+def milliseconds(row: pd.Series[Any], name: str) -> str:
+    """`duration` in milliseconds."""
+    return duration(row, name, 1e3)
+
+
+def timed(row: pd.Series[Any], name: str) -> str:
+    """`duration` with the unit that fits it."""
+    value = row.get(name)
+    if value is None or pd.isna(value):
+        return "–"
+    unit, scale = unit_for([value])
+    return duration(row, name, scale).replace(" (", f" {unit} (", 1)
 
 
 def percent(row: pd.Series[Any], name: str) -> str:
@@ -51,71 +59,78 @@ def blocks(row: pd.Series[Any]) -> str:
     """How many blocks the times rest on, and how many were disturbed."""
     if pd.isna(row.get("blocks")):
         return "–"
-    rough = int(row["disturbed_blocks"])
+    rough = round(row["disturbed_blocks"])
     if not rough:
         return f"{row['blocks']:.0f}"
     return f"{row['blocks']:.0f}, {'rests on ' if row['disturbed'] else 'without '}{rough} disturbed"
 
 
-def percentile(row: pd.Series[Any], name: str) -> str:
-    """A percentile in milliseconds, or `n/a` with the number of independent samples, which is too small."""
+def percentile(row: pd.Series[Any], name: str, scale: float = 1e3) -> str:
+    """A percentile, or `n/a` with the number of independent samples, which is too small."""
     value = row.get(name)
     if value is not None and not pd.isna(value):
-        return f"{value * 1e3:.2f}"
+        return f"{value * scale:.2f}"
     worth = row.get(f"{name.rpartition('_')[0]}_effective_samples")
     return "–" if worth is None or pd.isna(worth) else f"n/a (n={worth:.0f})"
 
 
 def score(row: pd.Series[Any], name: str) -> str:
-    """An accuracy with its standard error, e.g. `0.512 ± 0.021`; a dash where there is none."""
+    """An accuracy with its standard error, e.g. `0.512 ± 0.021`, and whose it is if it was not measured here; a dash
+    where there is none."""
     value = row.get(name)
     if value is None or pd.isna(value):
         return "–"
-    error = row.get(f"{name}_stderr")
-    return f"{value:.3f} (published)" if error is None or pd.isna(error) else f"{value:.3f} ± {error:.3f}"
+    error, source = row.get(f"{name}_stderr"), str(row.get(f"{name}_source"))
+    if source != MEASURED:
+        return f"{value:.3f} ({PUBLISHED if source.startswith(PUBLISHED) else 'of unknown source'})"
+    if error is not None and not pd.isna(error):
+        return f"{value:.3f} ± {error:.3f}"
+    images = row.get(f"{name}_images")  # a mean over suites has none of its own
+    return f"{value:.3f} ({'1 image' if images == 1 else 'a suite of 1 image'}: no error)"
+
+
+def claimed(table: pd.DataFrame) -> list[bool]:
+    """Which rows are called the frontier: none where its accuracies may all be the same."""
+    return table["on_frontier"].tolist() if has_frontier(table) else [False] * len(table)
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """The columns that a reader compares, as text."""
+    """The columns that a reader compares, as text: what a point is, how good, how fast, and the rest."""
     rows = []
-    for _, row in table.iterrows():
+    shown = [name for name in TIMES if name in table.columns]
+    unit, scale = unit_for(table[shown].to_numpy(float).ravel())
+    for (_, row), best in zip(table.iterrows(), claimed(table), strict=True):
         cells = {
             "encoder": row["encoder_title"],
             "LLM": row["llm_title"],
             "px": str(row["resolution"]),
             "visual tokens": str(row["visual_tokens"]),
-            "encode ms": milliseconds(row, "encode"),
+            "frontier": "yes" if best else "",
+            "accuracy": score(row, "accuracy"),
+            f"ttft_model {unit}": duration(row, "ttft_model", scale),
+            f"ttft_user {unit}": duration(row, "ttft_user", scale),
+            **{suite: score(row, suite) for suite in suites_of(table)},
+            f"encode {unit}": duration(row, "encode", scale),
             "of limit": percent(row, "encode_efficiency"),
-            "prefill ms": grown(row, "prefill"),
+            f"prefill {unit}": duration(row, "prefill", scale),
             "of its limit": percent(row, "prefill_efficiency"),
-            "ttft_paper ms": grown(row, "ttft_paper"),
-            "ttft_model ms": grown(row, "ttft_model"),
-            "ttft_user ms": grown(row, "ttft_user"),
-            "ttft_fused ms": milliseconds(row, "ttft_fused"),
+            f"ttft_paper {unit}": duration(row, "ttft_paper", scale),
+            f"ttft_fused {unit}": duration(row, "ttft_fused", scale),
             "composed vs direct": deviation(row, "residual_ttft_model"),
-            "encode p95 ms": percentile(row, "encode_p95"),
+            f"encode p95 {unit}": percentile(row, "encode_p95", scale),
             "peak MB": "–" if pd.isna(row.get("peak_bytes")) else f"{row['peak_bytes'] / 1e6:.0f}",
             "blocks": blocks(row),
         }
-        for suite in suites_of(table):
-            cells[suite] = score(row, suite)
-        cells["accuracy"] = score(row, "accuracy")
-        cells["frontier"] = "yes" if row.get("on_frontier") else ""
         if row["status"] != "ok":
             cells["frontier"] = f"{row['status']}: {row['reason']}"
         rows.append(cells)
     return pd.DataFrame(rows)
 
 
-def markdown(table: pd.DataFrame) -> str:
-    """A GitHub table of text cells."""
-
-    def line(cells: list[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-
-    head = [str(column) for column in table.columns]
-    body = [line([str(cell) for cell in row]) for row in table.itertuples(index=False)]
-    return "\n".join([line(head), line(["---"] * len(head)), *body]) + "\n"
+def told(table: pd.DataFrame) -> pd.DataFrame:
+    """A readable table without the columns in which no row says anything."""
+    silent = [column for column in table.columns if set(table[column]) <= {"–", ""}]
+    return table.drop(columns=silent)
 
 
 def whole(row: pd.Series[Any], name: str) -> str:
@@ -170,7 +185,9 @@ def readable_claims(findings: Iterable[Finding]) -> pd.DataFrame:
             here = size(value.value, claim.kind)
             if value.low != value.high:
                 known = math.isfinite(value.low) and math.isfinite(value.high)
-                here += f" ({size(value.low, claim.kind)}–{size(value.high, claim.kind)})" if known else " (1 block)"
+                until = " to " if value.low < 0 else "–"
+                reach = f"{size(value.low, claim.kind)}{until}{size(value.high, claim.kind)}"
+                here += f" ({reach if known else '1 block'})"
             here += " extrapolated" if finding.extrapolated else ""
         rows.append(
             {
@@ -191,15 +208,16 @@ def readable_claims(findings: Iterable[Finding]) -> pd.DataFrame:
 def readable_ranks(ranks: pd.DataFrame) -> pd.DataFrame:
     """Both rankings of the points, as text."""
     rows = []
+    unit, scale = unit_for(ranks["ttft_user"]) if not ranks.empty else ("s", 1.0)
     for row in ranks.to_dict("records"):
         mark = " extrapolated" if row["extrapolated"] else ""
         moved = row["rank_ttft_paper"] - row["rank_ttft_user"]
         rows.append(
             {
                 "point": row["point"],
-                "ttft_paper s": f"{row['ttft_paper']:.2f}{mark}",
+                f"ttft_paper {unit}": f"{row['ttft_paper'] * scale:.3g}{mark}",
                 "rank": str(row["rank_ttft_paper"]),
-                "ttft_user s": f"{row['ttft_user']:.2f}{mark}",
+                f"ttft_user {unit}": f"{row['ttft_user'] * scale:.3g}{mark}",
                 "its rank": str(row["rank_ttft_user"]) + (f" ({moved:+d})" if moved else ""),
                 "left out": f"{1 - row['ttft_paper'] / row['ttft_user']:.0%}",
             }
@@ -230,15 +248,16 @@ def readable_latencies(latencies: pd.DataFrame) -> pd.DataFrame:
 def write_claims(findings: Sequence[Finding], ranks: pd.DataFrame, folder: Path) -> None:
     """`claims.csv` and `claims.md`, where a sweep has claims."""
     if findings:
-        table_of(findings).to_csv(folder / "claims.csv", index=False)
+        write_csv(table_of(findings), folder / "claims.csv")
         text = markdown(readable_claims(findings))
-        (folder / "claims.md").write_text(text + ("\n" + markdown(readable_ranks(ranks)) if not ranks.empty else ""))
+        text += "\n" + markdown(readable_ranks(ranks)) if not ranks.empty else ""
+        (folder / "claims.md").write_text(text, encoding="utf-8")
 
 
 def write_tables(table: pd.DataFrame, scores: pd.DataFrame, folder: Path) -> None:
     """`table.csv` (all columns, SI units) and `table.md`; `scores.csv` and `scores.md` where there are scores."""
-    table.to_csv(folder / "table.csv", index=False)
-    (folder / "table.md").write_text(markdown(readable(table)))
+    write_csv(table, folder / "table.csv")
+    (folder / "table.md").write_text(markdown(told(readable(table))), encoding="utf-8")
     if not scores.empty:
-        scores.to_csv(folder / "scores.csv", index=False)
-        (folder / "scores.md").write_text(markdown(readable_scores(scores)))
+        write_csv(scores, folder / "scores.csv")
+        (folder / "scores.md").write_text(markdown(readable_scores(scores)), encoding="utf-8")

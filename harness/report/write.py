@@ -18,30 +18,34 @@ from harness.published import encoder_latencies, with_published
 from harness.report.figures import draw_claims, draw_figures
 from harness.report.page import write_page
 from harness.report.tables import write_claims, write_tables
-from harness.schema import Entry
+from harness.schema import Entry, HarnessError, Manifest
 from harness.submissions import write_submission
 
 
 def write_report(results: Path, sweep: str, reports: Path) -> tuple[Path, list[Result]]:
-    """Make the report of the sweep's last run; returns its folder and the points it shows."""
+    """Make the report of the sweep's last run; returns its folder and the points it shows.
+
+    The folder holds copies of the records that it was made from, so that it can be made again from itself:
+    `write_report(reports, sweep, reports)`.
+    """
+    if sweep != Path(sweep).name or sweep in ("", ".", ".."):
+        raise HarnessError(f"sweep={sweep}: the name of a sweep is expected, not a path")
     manifest, points = load_results(results, sweep)
     folder = reports / sweep
     folder.mkdir(parents=True, exist_ok=True)
+    _write_lines(folder / store.MANIFEST, [manifest])
     visits = {(v.key, v.block): v for point in points for blocks in point.visits.values() for v in blocks.values()}
     exams = {exam.key: exam for point in points for exam in point.exams.values()}
     _write_lines(folder / store.VISITS, visits.values())
     _write_lines(folder / store.EXAMS, exams.values())
-    for point in points:
-        for exam in point.exams.values():
-            if exam.score is not None and exam.suite.submission:
-                write_submission(exam, point.planned.point.name, folder / "submissions")
+    remarks = _write_submissions(points, folder / "submissions")
     table = frame_of(points)
     latencies = pd.DataFrame()
     if manifest.published and not table.empty:
         latencies = encoder_latencies(table, results)
         table = with_published(table, results, manifest.published)
         table["on_frontier"] = frontier_of(table)
-    for old in (*folder.glob("*.png"), *folder.glob("*.svg"), *folder.glob("claims.[cm]*")):
+    for old in (*folder.glob("*.png"), *folder.glob("*.svg"), *folder.glob("claims.[cm]*"), *folder.glob("scores.*")):
         old.unlink()  # a picture of an earlier run must not stand beside this one's numbers
     scores = scores_of(points)
     write_tables(table, scores, folder)
@@ -49,9 +53,26 @@ def write_report(results: Path, sweep: str, reports: Path) -> tuple[Path, list[R
     ranks = ranking(points) if findings else pd.DataFrame()
     write_claims(findings, ranks, folder)
     figures = draw_claims(findings, table, folder) + draw_figures(table, folder)
-    write_page(manifest, table, scores, figures, folder, findings, ranks, latencies)
+    write_page(manifest, table, scores, figures, folder, findings, ranks, latencies, remarks)
     return folder, points
 
 
-def _write_lines(path: Path, entries: Iterable[Entry]) -> None:
-    path.write_text("".join(entry.model_dump_json() + "\n" for entry in entries))
+def _write_submissions(points: Iterable[Result], folder: Path) -> list[str]:
+    """Answers for those who judge them; returns what could not be written, and why."""
+    remarks = []
+    for point in points:
+        for exam in point.exams.values():
+            if exam.score is None or not exam.suite.submission:
+                continue
+            try:
+                write_submission(exam, point.planned.point.name, folder)
+            except HarnessError as error:
+                remarks.append(f"{exam.suite.title}, {point.planned.point.name}: not written for submission: {error}")
+    return remarks
+
+
+def _write_lines(path: Path, entries: Iterable[Entry | Manifest]) -> None:
+    """One line each, in one step: what is replaced may be what was read."""
+    part = path.with_suffix(".part")
+    part.write_text("".join(entry.model_dump_json() + "\n" for entry in entries), encoding="utf-8")
+    part.replace(path)

@@ -563,7 +563,8 @@ def load_trained(wanted: Component | Point) -> Vlm:
     folder = folder_of(wanted.checkpoint)
     if (found := hash_checkpoint(folder)) != wanted.weights:
         raise HarnessError(f"{wanted.checkpoint} was replaced since the sweep began ({wanted.weights} -> {found})")
-    return move(load_vlm(folder, wanted.attention), wanted.device, getattr(torch, wanted.dtype))
+    vlm = load_vlm(folder, wanted.attention, own=wanted.encoder)
+    return move(vlm, wanted.device, getattr(torch, wanted.dtype))
 
 
 def load_published(wanted: Component | Point) -> HubVlm:

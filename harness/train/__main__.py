@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.config import Plain, compose_all
+from harness.intake import read_json
 from harness.schema import Connector, Encoder, HarnessError, Llm, fingerprint
 
 
@@ -108,7 +109,7 @@ def _typed(stage: Plain) -> Plain:
 
 
 def _read(path: Path) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = json.loads(path.read_text())
+    rows: list[dict[str, object]] = read_json(path)
     return rows
 
 
