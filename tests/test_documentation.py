@@ -225,9 +225,10 @@ def examples(tmp_path, monkeypatch):
         if fence.mark == "file":
             name = NAME.search(fence.text)[1]
             path = ROOT / name if fence.language == "yaml" else tmp_path / name
-            assert not path.exists(), f"{fence}: {name} is there already"
+            text = fence.text + "\n"
+            assert not path.exists() or path.read_text() == text, f"{fence}: {name} is somebody else's"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(fence.text + "\n")
+            path.write_text(text)
             made += [path] if fence.language == "yaml" else []
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -259,14 +260,7 @@ def light(monkeypatch):
 
 def stood_in(words: list[str], hub: dict[str, str]) -> list[str]:
     """The command with what is here in place of what is not."""
-    return [part for word in words for part in STAND_INS.get(word, word).format_map(Braces(hub)).split(" ")]
-
-
-class Braces(dict[str, str]):
-    """Leaves a mapping of the command line, `data={pope:...}`, as it is."""
-
-    def __missing__(self, key: str) -> str:
-        return f"{{{key}}}"
+    return [part for word in words for part in (STAND_INS[word].format(**hub).split() if word in STAND_INS else [word])]
 
 
 PROMISES = {
