@@ -104,7 +104,7 @@ def parse_json(text: str | bytes, where: str) -> Any:
 def read_yaml(path: Path, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
     """A YAML file of plain values."""
     try:
-        found = yaml.load(read_text(path), loader)
+        found = yaml.load(read_text(path), loader)  # noqa: S506 (`loader` is a SafeLoader, or adds tags to one)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise HarnessError(f"{path}: not readable: {error}") from error
     return bounded(found, str(path))

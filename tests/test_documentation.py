@@ -466,6 +466,7 @@ OTHERS = {
     "tiny_": "how the family's names begin",
     "n/a": "what a table prints where evidence is missing",
     "target: package.module:Class": "a line of YAML, which an example of CONTRIBUTING uses",
+    "shown: REASON": "a mark of this file",
     "draw": "the function of an embedded suite",
 }
 """Words in backticks that are somebody else's, or no name at all."""
@@ -479,6 +480,8 @@ def known(span: str, page: Path) -> bool:
     names |= {word for option in ("direct",) for word in re.findall(r"\b(all)\b", comment_of(option))}
     if span in names or span in OTHERS or OPTION.match(span) or span.startswith(STARTS):
         return True
+    if span.startswith("--"):
+        return span == "--help" or any(f'add_argument("{span}"' in p.read_text() for p in ROOT.glob("benchmarks/*.py"))
     return path_exists(span, page) or importable(span)
 
 
