@@ -491,7 +491,7 @@ def comment_of(option: str) -> str:
 
 
 MADE = re.compile(
-    r"results/|reports/|(results/)?(measured/<machine>/)?(visits|exams)\.jsonl|(results/)?journal/|sweeps/<name>\.json"
+    r"results/|reports/(\w+/)?|index\.html|(results/)?(measured/<machine>/)?(visits|exams)\.jsonl|(results/)?journal/|sweeps/<name>\.json"
     r"|scores\.md|claims\.md|published/"
 )
 """What a run writes, or results/README.md names within its own folder."""

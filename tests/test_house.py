@@ -110,8 +110,6 @@ def test_asserts_narrow_types_and_check_no_input(path):
         text = ast.unparse(node.test)
         narrows = r"[\w.\[\]'@]+(\([^()]*\))? is not None|isinstance\([^()]+\)"
         assert re.fullmatch(narrows, text), f"{path}: assert {text}"
-            f"{path}: assert {text}"
-        )
 
 
 def test_nothing_of_a_machine_is_committed():
