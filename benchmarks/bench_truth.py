@@ -79,7 +79,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rounds, visits, rules = arguments.rounds, VISITS, ["resolution=256"]
     if arguments.smoke:
-        rounds, visits, rules = 6, 1, ["resolution=64", "protocol=quick", "threads=1"]
+        rounds, visits, rules = 6, 1, ["resolution=128", "threads=1"]
     _, configs = compose_all(["encoder=tiny_fastvithd", "llm=tiny_qwen2_m", *rules])
     point = make_point(configs[0])
     parts = {component.kind: component for component in components_of(point)}
