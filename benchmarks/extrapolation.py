@@ -17,7 +17,7 @@ from harness import store
 from harness.composition import Result
 from harness.config import compose_all
 from harness.machine import describe
-from harness.plan import make_plan
+from harness.plan import DEPTHS, make_plan
 from harness.points import make_point
 from harness.progress import Progress
 from harness.session import Session, alone
@@ -69,12 +69,15 @@ def main() -> None:
         measured = Result(planned, {"llm": visits[planned.components["llm"]]}, {}).stage("llm", "prefill")
         found = result.composed("prefill")
         ratios = {block: found[block] / measured[block] for block in found.keys() & measured.keys()}
-        bend = result.bend()
-        assert bend is not None
+        first, middle, last = ((depth, result.stage(f"llm@{depth}", "prefill")) for depth in DEPTHS)
+        share = (middle[0] - first[0]) / (last[0] - first[0])
+        bend = statistics.median(
+            middle[1][block] / ((1 - share) * first[1][block] + share * last[1][block]) - 1 for block in found
+        )
         print(
             f"{point.llm.title}, {point.visual_tokens} visual tokens: extended over measured "
             f"{statistics.median(ratios.values()):.3f} (blocks: {', '.join(f'{r:.3f}' for r in ratios.values())}); "
-            f"the depth between is {bend.value:+.1%} off the line"
+            f"the depth between is {bend:+.1%} off the line"
         )
 
 
