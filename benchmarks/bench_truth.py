@@ -20,7 +20,16 @@ from harness.config import compose_all
 from harness.models.llms import prefill, splice
 from harness.plan import components_of
 from harness.points import make_point
-from harness.runtimes.torch_runtime import EncoderSubject, LlmSubject, TorchDevice, build, fit, stand_in_ids
+from harness.runtimes.torch_runtime import (
+    EncoderSubject,
+    LlmSubject,
+    TorchDevice,
+    TorchSubject,
+    build,
+    fit,
+    stand_in_ids,
+)
+from harness.schema import Component
 from harness.stats import median_interval
 from harness.suites.questions import examples
 from harness.telemetry import Watch
@@ -71,6 +80,13 @@ class OnlyPrefill(LlmSubject, kind="llm with its prompt ready"):
         return iter(())
 
 
+def alone(subject: TorchSubject, component: Component, watch: Watch) -> Bench:
+    """A bench that expects no prefill beside the pass."""
+    bench = Bench(subject, component, watch)
+    bench.seconds.pop("prefill_visual", None)
+    return bench
+
+
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -101,7 +117,7 @@ def main() -> None:
     for name, call in calls.items():
         subject, component = subjects[name]
         endless = component.protocol.model_copy(update={"max_samples": 10**9})
-        bench = Bench(subject, component.model_copy(update={"protocol": endless}), watch)
+        bench = alone(subject, component.model_copy(update={"protocol": endless}), watch)
         timer = Timer("call()", globals={"call": call}, num_threads=point.threads)
         ours, theirs = bench.seconds[name], []
         bench.warm_up()
@@ -120,7 +136,7 @@ def main() -> None:
             f"{name}: bench {one * 1e3:.3f} ms, torch.utils.benchmark {other * 1e3:.3f} ms; ratio {interval.value:.4f} "
             f"(95% interval {interval.low:.4f} to {interval.high:.4f}, {rounds} turns of {TURN} calls each)"
         )
-        cost = statistics.median(Bench(subject, component, watch).measure().overhead for _ in range(visits))
+        cost = statistics.median(alone(subject, component, watch).measure().overhead for _ in range(visits))
         print(
             f"  the bench's own cost a pass: {cost * 1e6:.0f} us = {cost / 0.010:.2%} of a 10 ms call, "
             f"{cost / one:.2%} of this one"
