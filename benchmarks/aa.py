@@ -1,4 +1,4 @@
-"""How often is the verdict wrong? `python benchmarks/aa.py [blocks]`
+"""How often is the verdict wrong? `python benchmarks/aa.py [--blocks N] [--smoke]`
 
 A/A: twenty comparisons of a component with itself by the recommended rule (`harness.comparison`: paired blocks, the 95%
 interval of the ratio against a margin), on this machine as it is. Every block is a fresh process that visits all of
@@ -9,8 +9,8 @@ more time planted into each pass of one side, how often that is caught; and the 
 
 from __future__ import annotations
 
+import argparse
 import statistics
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from scipy.stats import mannwhitneyu
 
@@ -61,9 +62,7 @@ def slow_down(subject: Any) -> None:
 
 def child(pipe: Connection) -> None:
     """The worker's main function: components whose checkpoint is called `slow` are slowed down."""
-    from harness import measurement
-
-    build = measurement.build
+    from harness.runtimes.torch_runtime import build
 
     def planted(place: Any, component: Any, examples: Any) -> Any:
         subject = build(place, component, examples)
@@ -71,19 +70,25 @@ def child(pipe: Connection) -> None:
             slow_down(subject)
         return subject
 
-    measurement.build = planted
-    work_off(pipe, Measurer())
+    with patch("harness.measurement.build", planted):
+        work_off(pipe, Measurer())
 
 
 def main() -> None:
-    blocks = int(sys.argv[1]) if len(sys.argv) > 1 else 10
-    _, configs = compose_all(["resolution=128", f"protocol.blocks={blocks}", "protocol.max_samples=60"])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--blocks", type=int, default=10, help="fresh processes (default 10)")
+    parser.add_argument("--smoke", action="store_true", help="the same in seconds: does it run, not what is true")
+    arguments = parser.parse_args()
+    blocks, comparisons, rules = arguments.blocks, COMPARISONS, ["protocol.max_samples=60"]
+    if arguments.smoke:
+        blocks, comparisons, rules = 2, 2, ["protocol=quick", "threads=1"]
+    _, configs = compose_all(["resolution=128", *rules, f"protocol.blocks={blocks}"])
     point = make_point(configs[0])
     llm = next(component for component in components_of(point) if component.kind == "llm")
     # What a component is called decides nothing but the order: each name gets modules of its own.
     sides = ("a", "b", "slow")
     components = {
-        f"{side}{k}": llm.model_copy(update={"checkpoint": f"{side}{k}"}) for k in range(COMPARISONS) for side in sides
+        f"{side}{k}": llm.model_copy(update={"checkpoint": f"{side}{k}"}) for k in range(comparisons) for side in sides
     }
     plan = Plan(
         components=components,
@@ -98,15 +103,15 @@ def main() -> None:
                 [list(components)] * blocks, together={name: name.lstrip("abslow") for name in components}
             )
         visits = store.by_block(store.read_all(Path(folder), Visit))
-    report("identical code", visits, "b")
-    report(f"{SLOWDOWN:.0%} slower", visits, "slow")
+    report("identical code", visits, "b", comparisons)
+    report(f"{SLOWDOWN:.0%} slower", visits, "slow", comparisons)
 
 
-def report(title: str, visits: dict[str, dict[int, Visit]], side: str) -> None:
+def report(title: str, visits: dict[str, dict[int, Visit]], side: str, comparisons: int) -> None:
     """Print how often each verdict was given."""
     verdicts: Counter[str] = Counter()
     ratios, detectable, common = [], [], 0
-    for k in range(COMPARISONS):
+    for k in range(comparisons):
         found = compare(visits[f"a{k}"], visits[f"{side}{k}"], STAGE)
         verdicts[found.verdict] += 1
         ratios.append(found.ratio.value)
@@ -118,10 +123,10 @@ def report(title: str, visits: dict[str, dict[int, Visit]], side: str) -> None:
         common += p < 0.05
     told = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in ("PASS", "FAIL", "INCONCLUSIVE"))
     print(
-        f"{title}: {told} of {COMPARISONS} comparisons in {len(visits['a0'])} blocks; ratios {min(ratios):.3f} to "
+        f"{title}: {told} of {comparisons} comparisons in {len(visits['a0'])} blocks; ratios {min(ratios):.3f} to "
         f"{max(ratios):.3f}, median {statistics.median(ratios):.3f}; detectable {statistics.median(detectable):.1%}"
     )
-    print(f"  Mann-Whitney, p < 0.05 on the passes of one process each: {common} alarms of {COMPARISONS}")
+    print(f"  Mann-Whitney, p < 0.05 on the passes of one process each: {common} alarms of {comparisons}")
 
 
 if __name__ == "__main__":

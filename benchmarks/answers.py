@@ -1,4 +1,4 @@
-"""How much faster is the answer engine? `python benchmarks/answers.py [images]`
+"""How much faster is the answer engine? `python benchmarks/answers.py [--images N] [--smoke]`
 
 The same questions go to the same checkpoint (LLaVA's architecture, random weights, in the hub's own format) through
 lm-eval's `hf-multimodal`, one by one and in batches, and through our engine behind the same lm-eval interface, in turns
@@ -9,11 +9,11 @@ an image; and how far the engine is from the floor: one encode an image, one pre
 
 from __future__ import annotations
 
+import argparse
 import io
 import logging
 import random
 import statistics
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -49,6 +49,8 @@ TEXT = {
 """256 visual tokens; one encode and one prefill take about as long as each other, as in LLaVA-1.5."""
 SHAPES = {"GQA": (30, 3), "DocVQA": (4, 6)}
 """Questions an image, tokens an answer."""
+STEPS = (1, 2, 4, 8, 16, 32)
+"""Questions an image where it is shown how time grows with them."""
 BATCHES = (1, 8, 32)
 """Batch sizes of `hf-multimodal`; the faster one counts."""
 THINGS = ["cat", "dog", "table", "chair", "window", "street", "person", "car", "tree", "sign", "bag", "ball", "cup"]
@@ -118,7 +120,18 @@ def seconds(work: Callable[..., list[str]], *given: Any, **more: Any) -> tuple[f
 
 
 def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 2
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--images", type=int, default=2, help="images of GQA's shape; DocVQA's has six times (default 2)"
+    )
+    parser.add_argument("--smoke", action="store_true", help="the same in seconds: does it run, not what is true")
+    arguments = parser.parse_args()
+    count, shapes, text, vision = arguments.images, SHAPES, TEXT, VISION
+    steps: tuple[int, ...] = STEPS
+    if arguments.smoke:
+        torch.set_num_threads(1)
+        count, shapes, steps = 1, {"GQA": (9, 2), "DocVQA": (1, 2)}, (1, 2)
+        text, vision = ({**sizes, "num_hidden_layers": 2} for sizes in (TEXT, VISION))
     logging.disable(logging.WARNING)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -126,26 +139,26 @@ def main() -> None:
     pictures = [photograph(rng) for _ in range(8 * count)]
     with tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(0)
-        path = str(llava(Path(folder), TEXT, VISION, corpus=questions(300, rng)))
+        path = str(llava(Path(folder), text, vision, corpus=questions(300, rng)))
         ours = HarnessLM(path, device="cpu")
         theirs = {size: HFMultimodalLM(path, device="cpu", dtype="float32", batch_size=size) for size in BATCHES}
 
         def chat(question: str) -> str:
             return str(theirs[1].apply_chat_template([{"role": "user", "content": MARK + question}]))
 
-        for shape, (each, tokens) in SHAPES.items():
+        for shape, (each, tokens) in shapes.items():
             chosen = pictures[: count if each > 8 else 6 * count]
             plain = requests(chosen, each, tokens, lambda question: MARK + question)
             framed = requests(chosen, each, tokens, chat)
             ours.generate_until(plain[:2])
-            took = defaultdict(list)
+            took: dict[str, list[float]] = defaultdict(list)
             said: dict[str, list[str]] = {}
             for _ in range(2):  # in turns, so that the machine's drift meets all alike
                 for size, model in theirs.items():
-                    spent, said[f"{size}"] = seconds(model.generate_until, framed, disable_tqdm=True)
-                    took[f"{size}"].append(spent)
-                spent, said["ours"] = seconds(ours.generate_until, plain)
-                took["ours"].append(spent)
+                    passed, said[f"{size}"] = seconds(model.generate_until, framed, disable_tqdm=True)
+                    took[f"{size}"].append(passed)
+                passed, said["ours"] = seconds(ours.generate_until, plain)
+                took["ours"].append(passed)
             best = min(BATCHES, key=lambda size: min(took[f"{size}"]))
             own = statistics.median(took["ours"])
             for size in BATCHES:
@@ -157,8 +170,8 @@ def main() -> None:
                     f"{same} of {len(plain)} answers are the same"
                 )
         print("questions an image   seconds   seconds a question   of it encode, prefix, the rest of the model, engine")
-        for each in (1, 2, 4, 8, 16, 32):
-            spent = defaultdict(float)
+        for each in steps:
+            spent: dict[str, float] = defaultdict(float)
             plain = requests(pictures[: 2 * count], each, 3, lambda question: MARK + question)
             with timed(ours.model, spent):
                 total, _ = seconds(ours.generate_until, plain)

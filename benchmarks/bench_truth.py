@@ -1,4 +1,4 @@
-"""Is the bench right, and what does it cost? `python benchmarks/bench_truth.py [rounds]`
+"""Is the bench right, and what does it cost? `python benchmarks/bench_truth.py [--rounds N] [--smoke]`
 
 The same encode and the same prefill are timed by the bench and by `torch.utils.benchmark`, in turns, in one process.
 Printed are both medians, their ratio, and what the bench takes for itself between two passes as a share of 10 ms.
@@ -6,9 +6,9 @@ Printed are both medians, their ratio, and what the bench takes for itself betwe
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import statistics
-import sys
 from collections.abc import Iterator
 
 import torch
@@ -20,7 +20,16 @@ from harness.config import compose_all
 from harness.models.llms import prefill, splice
 from harness.plan import components_of
 from harness.points import make_point
-from harness.runtimes.torch_runtime import EncoderSubject, LlmSubject, TorchDevice, build, fit, stand_in_ids
+from harness.runtimes.torch_runtime import (
+    EncoderSubject,
+    LlmSubject,
+    TorchDevice,
+    TorchSubject,
+    build,
+    fit,
+    stand_in_ids,
+)
+from harness.schema import Component
 from harness.stats import median_interval
 from harness.suites.questions import examples
 from harness.telemetry import Watch
@@ -29,6 +38,8 @@ VISUAL_TOKENS = 256
 """Of the prefill: it takes some ten milliseconds on two cores, as the encode does."""
 TURN = 3
 """Calls of each timer before it is the other's turn."""
+VISITS = 15
+"""Visits whose own cost is looked at."""
 
 
 class SamePixels(EncoderSubject, kind="encoder with its pixels ready"):
@@ -37,7 +48,11 @@ class SamePixels(EncoderSubject, kind="encoder with its pixels ready"):
     def run(self, number: int) -> Iterator[str]:
         """A pass without its preparations."""
         if not hasattr(self, "ready"):
-            self.ready = [self._pixels(k) for k in range(8)]
+            component = self.component
+            assert component.encoder is not None
+            assert component.resolution is not None
+            shape = component.encoder, component.resolution, component.tiles
+            self.ready = [self._pixels(k, *shape) for k in range(8)]
         self._start()
         yield "preprocess"
         yield "transfer"
@@ -65,10 +80,23 @@ class OnlyPrefill(LlmSubject, kind="llm with its prompt ready"):
         return iter(())
 
 
+def alone(subject: TorchSubject, component: Component, watch: Watch) -> Bench:
+    """A bench that expects no prefill beside the pass."""
+    bench = Bench(subject, component, watch)
+    bench.seconds.pop("prefill_visual", None)
+    return bench
+
+
 @torch.inference_mode()
 def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    _, configs = compose_all(["encoder=tiny_fastvithd", "llm=tiny_qwen2_m", "resolution=256"])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=200, help="turns of three calls each (default 200)")
+    parser.add_argument("--smoke", action="store_true", help="the same in seconds: does it run, not what is true")
+    arguments = parser.parse_args()
+    rounds, visits, rules = arguments.rounds, VISITS, ["resolution=256"]
+    if arguments.smoke:
+        rounds, visits, rules = 6, 1, ["resolution=128", "threads=1"]
+    _, configs = compose_all(["encoder=tiny_fastvithd", "llm=tiny_qwen2_m", *rules])
     point = make_point(configs[0])
     parts = {component.kind: component for component in components_of(point)}
     place = TorchDevice(point.device, point.dtype, point.threads)
@@ -89,7 +117,7 @@ def main() -> None:
     for name, call in calls.items():
         subject, component = subjects[name]
         endless = component.protocol.model_copy(update={"max_samples": 10**9})
-        bench = Bench(subject, component.model_copy(update={"protocol": endless}), watch)
+        bench = alone(subject, component.model_copy(update={"protocol": endless}), watch)
         timer = Timer("call()", globals={"call": call}, num_threads=point.threads)
         ours, theirs = bench.seconds[name], []
         bench.warm_up()
@@ -108,7 +136,7 @@ def main() -> None:
             f"{name}: bench {one * 1e3:.3f} ms, torch.utils.benchmark {other * 1e3:.3f} ms; ratio {interval.value:.4f} "
             f"(95% interval {interval.low:.4f} to {interval.high:.4f}, {rounds} turns of {TURN} calls each)"
         )
-        cost = statistics.median(Bench(subject, component, watch).measure().overhead for _ in range(15))
+        cost = statistics.median(alone(subject, component, watch).measure().overhead for _ in range(visits))
         print(
             f"  the bench's own cost a pass: {cost * 1e6:.0f} us = {cost / 0.010:.2%} of a 10 ms call, "
             f"{cost / one:.2%} of this one"

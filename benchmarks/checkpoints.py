@@ -155,7 +155,7 @@ def tokenizer_of(
 ) -> PreTrainedTokenizerFast:
     """Special tokens, single bytes, and the words of `corpus`."""
     names = ["<pad>", "<s>", "</s>", "<unk>", *special]
-    tokenizer = Tokenizer(BPE(unk_token="<unk>"))
+    tokenizer = Tokenizer(BPE(unk_token="<unk>"))  # noqa: S106 (the tokens are words, not passwords)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     size = len(names) + len(alphabet) + (500 if corpus else 0)
@@ -164,10 +164,10 @@ def tokenizer_of(
     tokenizer.decoder = decoders.ByteLevel()
     made = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        bos_token="<s>",
+        bos_token="<s>",  # noqa: S106
         eos_token=end,
-        pad_token="<pad>",
-        unk_token="<unk>",
+        pad_token="<pad>",  # noqa: S106
+        unk_token="<unk>",  # noqa: S106
         extra_special_tokens=named or special,
     )
     made.chat_template = template
@@ -215,6 +215,7 @@ def llava(
         "patch_size": 14,
         "projection_dim": 32,
     } | (vision or {})
+    side: Any = vision["image_size"]
     config = LlavaConfig(
         vision_config=vision,
         text_config={"model_type": "llama", **TEXT, **(text or {})},
@@ -223,7 +224,7 @@ def llava(
         vision_feature_select_strategy="default",
     )
     processor = LlavaProcessor(
-        square(vision["image_size"]),
+        square(side),
         tokenizer,
         patch_size=vision["patch_size"],
         vision_feature_select_strategy="default",

@@ -1,4 +1,4 @@
-"""What does composing save, and is it right? `python benchmarks/composed.py [blocks]`
+"""What does composing save, and is it right? `python benchmarks/composed.py [--blocks N] [--smoke]`
 
 4 encoders x 5 resolutions x 3 LLMs: 60 points. The naive way measures every whole VLM, the composed way each encoder,
 connector and LLM once for each resolution or number of tokens. Both take every visit in the same blocks, interleaved at
@@ -8,9 +8,9 @@ and how far the composed sums are from the direct measurements.
 
 from __future__ import annotations
 
+import argparse
 import math
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 
@@ -30,10 +30,17 @@ GRID = [
     "encoder=tiny_fastvithd,tiny_fastvit,tiny_convnext,tiny_vit",
     "resolution=64,128,192,256,320",
 ]
+SMOKE = ["encoder=tiny_vit", "resolution=64,128"]
 
 
 def main() -> None:
-    blocks = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--blocks", type=int, default=3, help="fresh processes (default 3)")
+    parser.add_argument("--smoke", action="store_true", help="the same in seconds: does it run, not what is true")
+    arguments = parser.parse_args()
+    blocks, grid, passes = arguments.blocks, GRID, PASSES
+    if arguments.smoke:
+        blocks, grid, passes = 2, SMOKE, ["protocol=quick", "threads=1"]
     # Random weights: the three LLMs have a vocabulary of their own, so any encoder may stand before any of them.
     llms = {
         "s": ["llm.config.hidden_size=128", "llm.config.num_hidden_layers=2", "llm.config.intermediate_size=256"],
@@ -41,10 +48,10 @@ def main() -> None:
         "l": ["llm.config.hidden_size=512", "llm.config.num_hidden_layers=8", "llm.config.intermediate_size=1536"],
     }
     points = []
-    for name, sizes in llms.items():
+    for name, sizes in list(llms.items())[: 1 if arguments.smoke else None]:
         heads = ["llm.config.num_attention_heads=4", "llm.config.num_key_value_heads=2", "llm.config.vocab_size=8000"]
         common = ["llm=qwen2_0_5b", f"llm.name={name}", *sizes, *heads, "checkpoint=random"]
-        _, configs = compose_all([*GRID, *common, f"protocol.blocks={blocks}", *PASSES])
+        _, configs = compose_all([*grid, *common, *passes, f"protocol.blocks={blocks}"])
         points += [(make_point(config), "benchmarks/composed.py") for config in configs]
     device = points[0][0].device
     plan = make_plan(points, {device: describe(device)}, "", None)

@@ -1,4 +1,6 @@
-"""Is a prefill extended from a few layers the one that is measured? `python benchmarks/extrapolation.py [blocks]`
+"""Is a prefill extended from a few layers the one that is measured?
+
+    python benchmarks/extrapolation.py [--blocks N] [--smoke]
 
 Qwen2-0.5B and Qwen2-1.5B fit into memory: each is measured with all of its layers and with 2, 5 and 8 of them, in turns
 pass by pass, so that the machine's drift meets all alike. Printed is the extended prefill over the measured one.
@@ -6,8 +8,8 @@ pass by pass, so that the machine's drift meets all alike. Printed is the extend
 
 from __future__ import annotations
 
+import argparse
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 
@@ -15,18 +17,29 @@ from harness import store
 from harness.composition import Result
 from harness.config import compose_all
 from harness.machine import describe
-from harness.plan import make_plan
+from harness.plan import DEPTHS, make_plan
 from harness.points import make_point
 from harness.progress import Progress
 from harness.session import Session, alone
 
 GRID = ["encoder=fastvithd", "llm=qwen2_0_5b,qwen2_1_5b", "resolution=1024", "checkpoint=random"]
+SMOKE = [
+    *("encoder=tiny_vit", "llm=qwen2_0_5b", "resolution=64", "checkpoint=random", "threads=1"),
+    *("llm.config.hidden_size=64", "llm.config.intermediate_size=128", "llm.config.num_hidden_layers=10"),
+    *("llm.config.num_attention_heads=4", "llm.config.num_key_value_heads=2", "llm.config.vocab_size=1000"),
+]
+"""An LLM that is made in no time; ten layers, so that there is something to extend."""
 
 
 def main() -> None:
-    blocks = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    rules = [f"protocol.blocks={blocks}", "protocol.max_seconds=4", "protocol.repeats=0"]
-    _, configs = compose_all([*GRID, *rules])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--blocks", type=int, default=3, help="fresh processes (default 3)")
+    parser.add_argument("--smoke", action="store_true", help="the same in seconds: does it run, not what is true")
+    arguments = parser.parse_args()
+    blocks, grid, rules = arguments.blocks, GRID, ["protocol.max_seconds=4", "protocol.repeats=0"]
+    if arguments.smoke:
+        blocks, grid, rules = 2, SMOKE, ["protocol=quick"]
+    _, configs = compose_all([*grid, *rules, f"protocol.blocks={blocks}"])
     points = [(make_point(config), "benchmarks/extrapolation.py") for config in configs]
     device = points[0][0].device
     machines = {device: describe(device)}
@@ -56,12 +69,15 @@ def main() -> None:
         measured = Result(planned, {"llm": visits[planned.components["llm"]]}, {}).stage("llm", "prefill")
         found = result.composed("prefill")
         ratios = {block: found[block] / measured[block] for block in found.keys() & measured.keys()}
-        bend = result.bend()
-        assert bend is not None
+        first, middle, last = ((depth, result.stage(f"llm@{depth}", "prefill")) for depth in DEPTHS)
+        share = (middle[0] - first[0]) / (last[0] - first[0])
+        bend = statistics.median(
+            middle[1][block] / ((1 - share) * first[1][block] + share * last[1][block]) - 1 for block in found
+        )
         print(
             f"{point.llm.title}, {point.visual_tokens} visual tokens: extended over measured "
             f"{statistics.median(ratios.values()):.3f} (blocks: {', '.join(f'{r:.3f}' for r in ratios.values())}); "
-            f"the depth between is {bend.value:+.1%} off the line"
+            f"the depth between is {bend:+.1%} off the line"
         )
 
 

@@ -59,7 +59,7 @@ class Records:
 
     def __init__(self) -> None:
         results = [make_result(direct=(1.0,) * 6), make_result(scales=(2.0,) * 6), make_result(right=None)]
-        unique = {}
+        unique: dict[tuple[str, int], Visit] = {}
         for result in results:
             for blocks in result.visits.values():
                 unique |= {(visit.key, visit.block): visit for visit in blocks.values()}

@@ -82,7 +82,8 @@ def hub_folders(rng: random.Random, source: Path, where: Path) -> Iterator[tuple
 
 def spoil_hub(rng: random.Random, folder: Path) -> str:
     """Spoil one thing in a folder of the hub's format; says what."""
-    spoils: list[Callable[[random.Random, Path], str]] = [_spoil_value] * 6 + [_spoil_template] + [_spoil_bytes] * 2
+    spoils: tuple[Callable[[random.Random, Path], str], ...]
+    spoils = (*[_spoil_value] * 6, _spoil_template, *[_spoil_bytes] * 2)
     return rng.choice(spoils)(rng, folder)
 
 

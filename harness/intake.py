@@ -138,7 +138,7 @@ def read_yaml(path: Path, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> An
 def parse_yaml(text: str, where: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
     """YAML of plain values; `where` names it in a fault."""
     try:
-        found = yaml.load(text, loader)
+        found = yaml.load(text, loader)  # noqa: S506 (`loader` is a SafeLoader, or adds tags to one)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise HarnessError(f"{where}: not readable: {error}") from error
     return bounded(found, where)

@@ -28,7 +28,7 @@ from harness.schema import HarnessError, Noun, one_line
 
 PLACE = "VLM_HARNESS_LOCK"
 """Environment variable that names the file of the device's lock."""
-SHARED = (Path("/run/lock"), Path("/var/tmp"))
+SHARED = (Path("/run/lock"), Path("/var/tmp"))  # noqa: S108 (shared is what it must be; a lock holds no secret)
 """Folders that all users of a machine have in common and that no `TMPDIR` moves, the best one first."""
 SAME = 5.0
 """Seconds by which two statements of when a process began may differ: a system's clock is set now and then."""

@@ -56,8 +56,9 @@ def processor_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     if platform.system() == "Darwin":
-        asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+        asked = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+        # Its words stand above.
+        return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603
     return platform.processor() or platform.machine()
 
 
@@ -82,8 +83,9 @@ def _read(path: Path) -> str:
 def _build() -> str:
     """Build of the operating system."""
     if platform.system() == "Darwin":
-        asked = ["sw_vers", "-buildVersion"]
-        return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+        asked = ["/usr/bin/sw_vers", "-buildVersion"]
+        # Its words stand above.
+        return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603
     return platform.version()
 
 
@@ -147,7 +149,9 @@ def commit() -> str:
 
     def git(*words: str) -> str:
         try:
-            done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False)
+            # git lies wherever its user has it, and its words are those below.
+            asked = ["git", "-C", str(root), *words]
+            done = subprocess.run(asked, capture_output=True, text=True, check=False)  # noqa: S603
         except FileNotFoundError:
             return ""
         return done.stdout.strip() if done.returncode == 0 else ""

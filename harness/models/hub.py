@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import copy
-import hashlib
 import math
 import stat
 import threading
@@ -31,7 +30,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from harness import apart
-from harness.intake import read_json
+from harness.intake import hash_files, read_json
 from harness.models.answering import Begun, Prepared, Prompt, Shown
 from harness.models.hollow import Unknowable, hollow
 from harness.models.llms import cache_name
@@ -598,17 +597,7 @@ def hash_hub(folder: Path) -> str:
     """What decides the answers of a published VLM: the hub's commit, or the files of a folder."""
     if folder.parent.name == "snapshots":
         return folder.name[:16]
-    digest = hashlib.sha256()
-    for file in files_of(folder):
-        status_of(file)
-        digest.update(file.name.encode(errors="surrogateescape"))
-        try:
-            with file.open("rb") as handle:
-                while block := handle.read(2**24):
-                    digest.update(block)
-        except OSError as error:
-            raise HarnessError(f"{file}: not readable: {error}") from error
-    return digest.hexdigest()[:16]
+    return hash_files(files_of(folder))
 
 
 def _read(folder: Path) -> tuple[Any, Any]:

@@ -1,0 +1,70 @@
+"""Every benchmark runs in its smallest form and prints what the README quotes of it; how long anything took is not
+looked at."""
+
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = sorted(p for p in (ROOT / "benchmarks").glob("*.py") if '__name__ == "__main__"' in p.read_text())
+NUMBER = r"([-+]?(?:\d+\.?\d*|inf|nan))"
+PRINTED = {
+    "aa": [
+        rf"identical code: \d+ PASS, \d+ FAIL, \d+ INCONCLUSIVE of 2 .* median {NUMBER};",
+        rf"5% slower: .* ratios {NUMBER} to {NUMBER}, median {NUMBER};",
+        rf"Mann-Whitney, .*: {NUMBER} alarms of 2",
+    ],
+    "answers": [
+        rf"GQA-shaped, .*: {NUMBER}x.*; 9 of 9 answers are the same",
+        rf"DocVQA-shaped, .* \(batch 32\) {NUMBER} s, ours {NUMBER} s: {NUMBER}x.*; (\d+) of \d+ answers are the same",
+        rf": {NUMBER} of the floor",
+    ],
+    "bench_truth": [
+        rf"encode: bench {NUMBER} ms, torch.utils.benchmark {NUMBER} ms; ratio {NUMBER} ",
+        rf"prefill: bench {NUMBER} ms, torch.utils.benchmark {NUMBER} ms; ratio {NUMBER} ",
+        rf"own cost a pass: {NUMBER} us = {NUMBER}% of a 10 ms call",
+        rf"encode in a visit, .*: {NUMBER} ms",
+    ],
+    "composed": [
+        rf"naive: 2 whole VLMs, .* 6 components, \d+ s: {NUMBER} of the time",
+        rf"at the same width .*: {NUMBER} of the time",
+        rf"naive {NUMBER}%, composed {NUMBER}%",
+        rf"composed against direct: median {NUMBER}%, from {NUMBER}% to {NUMBER}%; {NUMBER} of 2 intervals",
+    ],
+    "extrapolation": [rf"16 visual tokens: extended over measured {NUMBER} .* depth between is {NUMBER}% off the line"],
+    "inference_form": [rf"training form {NUMBER} ms, fused {NUMBER} ms, ratio {NUMBER}", rf"median ratio {NUMBER}"],
+}
+"""What a benchmark prints; every number is finite. Of others: something."""
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_benchmark_runs_in_small_and_prints_what_it_promises(script, tmp_path):
+    here = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "VLM_HARNESS_LOCK": str(tmp_path / "lock")}
+    here["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, str(script), "--smoke"],
+        cwd=tmp_path,
+        env={**os.environ, **here},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip()
+    for pattern in PRINTED.get(script.stem, ()):
+        found = re.search(pattern, done.stdout)
+        assert found, f"{pattern}\n{done.stdout}"
+        assert all(math.isfinite(float(number)) for number in found.groups()), found[0]
+
+
+def test_the_readme_quotes_benchmarks_that_exist():
+    quoted = set(re.findall(r"^\| `(\w+)\.py`", (ROOT / "README.md").read_text(), re.MULTILINE))
+    assert quoted >= {"bench_truth", "aa", "composed", "extrapolation", "answers"}
+    assert quoted <= {path.stem for path in SCRIPTS}
+    assert PRINTED.keys() <= {path.stem for path in SCRIPTS}
