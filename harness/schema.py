@@ -7,6 +7,7 @@ JSON form, so that `fingerprint` names its content.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import math
@@ -56,6 +57,14 @@ class HarnessError(Exception):
 
     def __init__(self, text: object):
         super().__init__(one_line(text))
+
+
+def unknown(kind: str, name: str, known: Sequence[str]) -> str:
+    """One line for a name that does not exist, with the near names first."""
+    said = one_line(name, 80)
+    near = difflib.get_close_matches(said, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known) or 'none'}"
+    return f"unknown {kind} {said!r}; {hint}"
 
 
 DEPTH = 64

@@ -20,6 +20,8 @@ RANK = {
     "apart": -2,
     "lock": -1,
     "lines": 0,
+    "options": 0,
+    "door": 0,
     "stats": 1,
     "frontier": 1,
     "metrics": 1,

@@ -13,9 +13,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from harness.config import ROOT, options, unknown
+from harness.config import ROOT, options
 from harness.metrics import METRICS
-from harness.schema import HarnessError, Source, Suite, fingerprint, first_fault
+from harness.schema import HarnessError, Source, Suite, fingerprint, first_fault, unknown
 from harness.submissions import ENDINGS
 
 FOLDER = ROOT / "suite"
