@@ -36,15 +36,18 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import sweeps
-from harness.options import PointOptions, RunOptions, SweepFile, TrainOptions, shown, take, take_sweep
+from harness.options import Options, PointOptions, RunOptions, SweepFile, TrainOptions, shown, take, take_sweep
 from harness.schema import HarnessError, check_plain, unknown
 
 ROOT = Path(sweeps.__file__).parent
 
 Plain = dict[str, Any]
 
-SWEEPS = {"config": "sweep", "train": "training"}
-"""By root config: the group whose files list grids."""
+SWEEPS = ("sweep", "training")
+"""Config groups whose files list grids: of `config.yaml`, and of every root config that trains."""
+
+RUNS: dict[str, type[Options]] = {"config": RunOptions, "train": TrainOptions}
+"""By root config: what its run takes."""
 
 PARTS = {"system", "encoder", "connector", "fusion", "llm", "vlm", "resolution", "tiles", "also"}
 """Options that say which model a point is."""
@@ -53,7 +56,7 @@ ABSENT = {"system", "fusion", "vlm"}
 """Parts that a point can do without (`system=null`)."""
 
 HOUSEKEEPING = {
-    *SWEEPS.values(),
+    *SWEEPS,
     *(RunOptions.model_fields.keys() - {"extrapolate"}),
     *(TrainOptions.model_fields.keys() - {"threads"}),
 }
@@ -73,9 +76,10 @@ def options(group: str) -> list[str]:
 
 def keys_of(root: str) -> tuple[list[str], list[str]]:
     """The options of a root config: those with a value, and those that name a file of a group."""
-    listed = OmegaConf.load(ROOT / f"{root}.yaml")
+    listed = OmegaConf.to_container(OmegaConf.load(ROOT / f"{root}.yaml"), resolve=False)
+    assert isinstance(listed, dict)
     groups = [str(key) for each in listed["defaults"] if each != "_self_" for key in each]
-    return [str(key) for key in listed if key != "defaults"], [*groups, SWEEPS[root]]
+    return [str(key) for key in listed if key != "defaults"], [*groups, SWEEPS[root != "config"]]
 
 
 def usage_of(root: str) -> str:
@@ -84,7 +88,7 @@ def usage_of(root: str) -> str:
     text = (ROOT / f"{root}.yaml").read_text(encoding="utf-8")
     lines = ["", "Parts and what else goes by a name:", ""]
     for group in groups:
-        label = f"+{group}=NAME" if group == SWEEPS[root] else f"{group}=NAME"
+        label = f"+{group}=NAME" if group in SWEEPS else f"{group}=NAME"
         lines += textwrap.wrap(
             f"{label:<20}  {', '.join(options(group))}", 118, initial_indent="  ", subsequent_indent=" " * 24,
             break_on_hyphens=False,
@@ -131,7 +135,7 @@ def parse(arguments: Sequence[str], root: str = "config") -> list[Given]:
     if len(arguments) > ARGUMENTS:
         raise HarnessError(f"{len(arguments)} arguments: at most {ARGUMENTS} are taken")
     keys, groups = keys_of(root)
-    found = {}
+    found: dict[str, Given] = {}
     for argument in arguments:
         given = _parse(argument)
         top = given.key.partition(".")[0]
@@ -141,7 +145,7 @@ def parse(arguments: Sequence[str], root: str = "config") -> list[Given]:
             for value in given.values:
                 if value not in options(given.key) and not (value == "null" and given.key in ABSENT):
                     raise HarnessError(unknown(given.key, value, options(given.key)))
-        if given.several and given.key == SWEEPS[root]:
+        if given.several and given.key in SWEEPS:
             raise HarnessError(f"{shown(argument)}: one sweep at a time")
         if given.several and given.key in HOUSEKEEPING:
             raise HarnessError(f"{shown(argument)}: one value is expected")
@@ -173,7 +177,7 @@ def _parse(argument: str) -> Given:
         raise HarnessError(_unreadable(argument)) from error
     except ValueError as error:  # not finite, too large, thousands of digits
         raise HarnessError(f"{name}={shown(value)}: {error}") from error
-    prefix = key[: len(key) - len(name)] if "." in name else "+" if name in SWEEPS.values() else ""
+    prefix = key[: len(key) - len(name)] if "." in name else "+" if name in SWEEPS else ""
     return Given(argument, prefix, name, tuple(texts), tuple(map(_same, values)))
 
 
@@ -213,10 +217,10 @@ def _values(key: str, override: Override) -> tuple[list[str], list[Any]]:
 
 def _length(found: RangeSweep) -> int:
     """How many values a range holds."""
-    ends = (found.start, found.stop, found.step)
-    if not all(isinstance(end, int | float) and math.isfinite(end) for end in ends) or not found.step:
-        raise ValueError("finite numbers and a step other than 0 are expected")
-    return max(0, math.ceil((found.stop - found.start) / found.step))
+    start, stop, step = check_plain([found.start, found.stop, found.step])
+    if not step:
+        raise ValueError("a step other than 0 is expected")
+    return max(0, math.ceil((stop - start) / step))
 
 
 def _same(value: Any) -> str:
@@ -231,7 +235,7 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         return f"{{{','.join(f'{_text(key)}:{_text(each)}' for key, each in value.items())}}}"
     if isinstance(value, str) and not re.fullmatch(r"[A-Za-z0-9_./@-]+", value):
-        return Override._get_value_element_as_str(QuotedString(value, quote=Quote.single))
+        return str(Override._get_value_element_as_str(QuotedString(value, quote=Quote.single)))
     return _same(value)
 
 
@@ -344,11 +348,12 @@ def compose_all(arguments: Sequence[str], root: str = "config") -> tuple[Plain, 
         listed = _one(firsts, root).get("sweep")
         sweep = SweepFile() if listed is None else take_sweep(listed)
         own = parse([f"{key}={_text(value)}" for key, value in sweep.options.items() if key not in keys], root)
-        if any(one.several or one.key in SWEEPS.values() for one in own):
+        if any(one.several or one.key in SWEEPS for one in own):
             raise HarnessError(f"sweep {sweep.name}: its options have one value each, and are not a sweep's")
         preset = [one.override() for one in own]
         common = _one([*firsts, *preset], root)
-        take(RunOptions if root == "config" else TrainOptions, common)
+        if root in RUNS:
+            take(RUNS[root], common)
         if sweep.claims:
             taken = [key for key in sorted(keys) if key.partition(".")[0] in PARTS]
             if taken := [*taken, *(one.key for one in given if one.several)]:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from harness.composition import Result
-from harness.frontier import on_frontier
+from harness.pareto import on_frontier
 from harness.schema import MAIN_STAGES, STAGES, TTFTS, Point, Protocol, Score
 from harness.scores import WHOLE, figures
 from harness.stats import Interval, accuracy, combined

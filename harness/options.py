@@ -141,7 +141,7 @@ class SweepFile(Options):
 
     name: Slug = "points"
     title: Line = ""
-    options: dict[Key, Any] = {}
+    options: dict[Key, Any] = Field(default={})
     """Defaults of its own for any option."""
     grids: Annotated[tuple[Grid, ...], BeforeValidator(_one_value)] = ()
     claims: Annotated[tuple[ClaimSides, ...], BeforeValidator(_one_value)] = ()
@@ -190,3 +190,18 @@ def check_folder(option: str, folder: str, write: bool = True) -> None:
         raise HarnessError(f"{option}={shown(folder)}: {there} is a file; give a folder")
     if write and not os.access(there, os.W_OK | os.X_OK):
         raise HarnessError(f"{option}={shown(folder)}: {there} cannot be written to; give another folder")
+
+
+def check_recipe(recipe: Any) -> None:
+    """Refuse a training recipe that holds anything but numbers above 0, at most 10^9, and mappings of them."""
+
+    def check(name: str, value: Any) -> None:
+        if isinstance(value, dict) and value:
+            for key, each in value.items():
+                check(f"{name}.{key}", each)
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 10**9:
+            raise HarnessError(f"{name}={shown(value)}: a number above 0, at most a billion, is expected")
+        elif not isinstance(value, int) and not name.endswith("lr") and ".shares." not in name:
+            raise HarnessError(f"{name}={shown(value)}: a whole number is expected")
+
+    check("recipe", recipe)

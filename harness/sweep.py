@@ -18,7 +18,6 @@ from harness import store
 from harness.config import HOUSEKEEPING, Plain, compose_all, parse, usage_of
 from harness.door import answer
 from harness.options import RunOptions, check_folder, take
-from harness.progress import Progress, outcome, readable
 from harness.schema import Exam, HarnessError, Visit, fingerprint
 
 if TYPE_CHECKING:
@@ -41,7 +40,9 @@ A field of a part goes by its name: protocol.blocks=12, llm.config.num_hidden_la
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code (0 good, 1 points failed, 2 bad input, 130 interrupted)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    return answer(lambda: run(arguments), arguments, usage, "what is measured is kept; the same command goes on from here")
+    return answer(
+        lambda: run(arguments), arguments, usage, "what is measured is kept; the same command goes on from here"
+    )
 
 
 def usage() -> str:
@@ -54,8 +55,8 @@ def run(arguments: Sequence[str]) -> int:
     common, configs = compose_all(arguments)
     options = take(RunOptions, common)
     name = report_name(common, arguments)
-    for option, folder in {"results": options.results, "reports": str(Path(options.reports) / name)}.items():
-        check_folder(option, folder, write=not options.dry_run)
+    check_folder("results", options.results, write=not options.dry_run)
+    check_folder("reports", str(Path(options.reports) / name), write=not options.dry_run)
     if common["narrowed"]:
         print(common["narrowed"], flush=True)
     # torch takes seconds to import: a mistyped name is answered before that.
@@ -64,6 +65,7 @@ def run(arguments: Sequence[str]) -> int:
     from harness.machine import describe
     from harness.plan import make_plan
     from harness.points import make_point
+    from harness.progress import Progress, outcome, readable
     from harness.session import Session, alone
     from harness.suites.embedded import fingerprint_of_rows
     from harness.worker import interruptible
@@ -178,6 +180,8 @@ def _estimate(
 
 def _dry_run(plan: Plan, todo: Sequence[Sequence[str]], asked: Sequence[str], seconds: float) -> None:
     """Print the points, what is reused and what the rest will take."""
+    from harness.progress import readable
+
     missing = {key for keys in todo for key in keys}
     shared = Counter(key for planned in plan.points for key in planned.components.values())
     for planned in plan.points:

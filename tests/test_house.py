@@ -23,7 +23,7 @@ RANK = {
     "options": 0,
     "door": 0,
     "stats": 1,
-    "frontier": 1,
+    "pareto": 1,
     "metrics": 1,
     "submissions": 1,
     "published": 1,
@@ -55,6 +55,7 @@ RANK = {
     "session": 7,
     "sweep": 8,
     "api": 9,
+    "__main__": 9,
 }
 
 
