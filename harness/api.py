@@ -96,7 +96,11 @@ def frontier(table: pd.DataFrame, accuracy: str = "accuracy", ttft: str = frame.
     for kind, name, known in (("accuracy", accuracy, ["accuracy", *suites]), ("ttft", ttft, frame.TIMES)):
         there = [column for column in known if column in table.columns and table[column].notna().any()]
         if name not in there:
-            why = f"{unknown(kind, name, there)}" if there else f"no row of this table has a {kind}: {_why(table)}"
+            why = (
+                f"{unknown(kind, name, there)}"
+                if there
+                else f"no row of this table has a number for {kind}: {_why(table)}"
+            )
             raise HarnessError(why)
     chosen = table[frame.frontier_of(table, accuracy, ttft)].sort_values(ttft)
     return chosen.assign(on_frontier=True)

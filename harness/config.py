@@ -220,7 +220,7 @@ def _length(found: RangeSweep) -> int:
     start, stop, step = check_plain([found.start, found.stop, found.step])
     if not step:
         raise ValueError("a step other than 0 is expected")
-    return max(0, math.ceil((stop - start) / step))
+    return int(max(0, math.ceil((stop - start) / step)))
 
 
 def _same(value: Any) -> str:
@@ -302,24 +302,24 @@ class _Implied:
 def _narrow(
     cells: Sequence[Mapping[str, str]], given: Sequence[Given], implied: _Implied
 ) -> list[tuple[Mapping[str, str], dict[str, list[str]]]]:
-    """The cells that `given` chooses, each with the values that replace its own or stand beside it.
+    """The cells that `given` chooses, each with the values that it takes of every option in `given`.
 
-    Of each option a cell has its own value, if that is given, and every given value that no cell has; a cell that would
-    have none is not chosen.
+    That is its own value, if it is given, and every given value that no cell has; a cell that would have none is not
+    chosen.
     """
     there = {one.key: {implied(cell, one.key) for cell in cells} for one in given}
     found = []
     for cell in cells:
-        own = {one.key: implied(cell, one.key) for one in given}
-        kept = {one.key: own[one.key] in one.values for one in given}
-        others = {
-            one.key: [t for t, v in zip(one.texts, one.values, strict=True) if v not in there[one.key]] for one in given
+        axes = {
+            one.key: [
+                text
+                for text, value in zip(one.texts, one.values, strict=True)
+                if value == implied(cell, one.key) or value not in there[one.key]
+            ]
+            for one in given
         }
-        if not all(kept[key] or others[key] for key in kept):
-            continue
-        # A cell's own value that only its system implies needs no override, unless others stand beside it.
-        axes = {key: [*([_text(own[key])] if kept[key] else []), *others[key]] for key in kept}
-        found.append((cell, {key: values for key, values in axes.items() if others[key] or key in cell}))
+        if all(axes.values()):
+            found.append((cell, axes))
     return found
 
 
@@ -361,18 +361,22 @@ def compose_all(arguments: Sequence[str], root: str = "config") -> tuple[Plain, 
         grids = sweep.grids or [side for claim in sweep.claims for side in sides(claim.model_dump())]
         cells = _cells(grids or [{}], root)
         movable = [one for one in given if grids and one.key in PARTS.union(*cells)]
-        chosen = _narrow(cells, movable, _Implied(preset, root))
+        implied = _Implied(preset, root)
+        chosen = _narrow(cells, movable, implied)
         common["narrowed"] = _told(movable, cells, len(chosen), sweep.name)
         listing = {one.key: list(one.texts) for one in given if one.several and one not in movable}
         fixed = [one for one in given if not one.several and one not in movable]
         base = [one.override() for one in (*fixed, *own)]
         alone = [one.override() for one in (*fixed, *own) if one.key not in HOUSEKEEPING]
-        products = [{key: [_text(value)] for key, value in cell.items()} | axes | listing for cell, axes in chosen]
-        _bound(sum(math.prod(map(len, axes.values())) for axes in products))
+        products = [(cell, {k: [_text(v)] for k, v in cell.items()} | axes | listing) for cell, axes in chosen]
+        _bound(sum(math.prod(map(len, axes.values())) for _, axes in products))
         points: dict[str, Plain] = {}
-        for axes in products:
+        for cell, axes in products:
             for values in itertools.product(*axes.values()):
-                texts = [f"{key}={value}" for key, value in zip(axes, values, strict=True)]
+                point = dict(zip(axes, values, strict=True))
+                if point.get("system") == cell.get("system"):  # what its system implies is no change of the system
+                    point = {k: v for k, v in point.items() if k in {*cell, *listing} or v != _text(implied(cell, k))}
+                texts = [f"{key}={value}" for key, value in point.items()]
                 if (name := "\n".join(sorted(texts))) not in points:
                     config = _one([*base, *texts], root)
                     if root == "config":
