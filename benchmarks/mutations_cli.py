@@ -1,8 +1,8 @@
 """Hostile command lines for `benchmarks/fuzz.py`: Hydra's grammar, every option, values that nothing should take.
 
 `command_lines(rng)` yields lists of arguments without end; `python benchmarks/mutations_cli.py [COUNT] [SEED]` sends so
-many through the door, each as a dry run in this process, and prints those that did not end in a number of 0 to 2 with at
-most one printable line.
+many through the door, each as a dry run in this process, and prints those that did not end in an exit code of 0 to 2
+with at most one printable line.
 """
 
 from __future__ import annotations
