@@ -1,8 +1,22 @@
-"""Latency and accuracy of vision-language models: what resolution, encoder and LLM size cost and buy."""
+"""Latency and accuracy of vision-language models: what resolution, encoder and LLM size cost and buy.
+
+In a notebook: `table = harness.load("resolution")`, `harness.summary(table)`, `harness.frontier(table)`,
+`harness.measure("encoder=tiny_vit", "resolution=128")`. At the prompt: `python -m harness`.
+"""
 
 from typing import Any
 
-__all__ = ["frontier", "load", "measure", "points"]
+__all__ = [
+    "compare",
+    "compare_scores",
+    "frontier",
+    "load",
+    "measure",
+    "points",
+    "reports",
+    "summary",
+    "sweeps",
+]
 __version__ = "0.1.0"
 
 
@@ -13,3 +27,8 @@ def __getattr__(name: str) -> Any:
     from harness import api
 
     return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    """What completion offers: the functions, before what happens to be imported."""
+    return sorted({*__all__, *globals()})

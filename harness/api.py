@@ -6,24 +6,110 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness import composition, frame
+from harness import composition, frame, store
+from harness.comparison import compare, compare_scores
 from harness.composition import Result
-from harness.schema import Exam, HarnessError, Visit, one_line
+from harness.schema import TTFTS, Exam, HarnessError, Visit, one_line, unknown
+
+__all__ = [
+    "compare",
+    "compare_scores",
+    "frontier",
+    "load",
+    "measure",
+    "points",
+    "reports",
+    "summary",
+    "sweeps",
+]
+
+MANIFEST = "manifest.json"
+"""A report's copy of its sweep's manifest, beside its records."""
+
+SUMMARY = (
+    *("encoder", "llm", "resolution", "visual_tokens", "encode", "encode_efficiency", "prefill", "prefill_efficiency"),
+    *(*TTFTS, "ttft_fused", "residual_ttft_model", "peak_bytes", "blocks", "disturbed_blocks"),
+)
+"""What a reader compares first: the columns of the page's table, before the suites."""
 
 
-def load(sweep: str = "resolution", results: str | Path = "results") -> pd.DataFrame:
-    """The points of a sweep's last run as a table: one row a point, times in seconds (see `harness.frame`)."""
+class Points(list[Result]):
+    """Results, as a list; shown by their names."""
+
+    def __repr__(self) -> str:
+        names = ", ".join(result.planned.point.name for result in self[:4])
+        return one_line(f"{len(self)} points: {names}{', ...' if len(self) > 4 else ''}", 300)
+
+
+def load(sweep: str | Path = "resolution", results: str | Path = "results") -> pd.DataFrame:
+    """The points of a sweep's last run as a table: one row a point, times in seconds (see `harness.frame`).
+
+    `sweep` is a name (see `sweeps`), or the folder of a report. `summary` of the table has its first columns.
+    """
     return frame.frame_of(points(sweep, results))
 
 
-def points(sweep: str = "resolution", results: str | Path = "results") -> list[Result]:
+def points(sweep: str | Path = "resolution", results: str | Path = "results") -> list[Result]:
     """The same with everything they are made of: every visit, every sample, every answer."""
-    return composition.load_results(Path(results), sweep)[1]
+    folder, known = Path(sweep), sweeps(results)
+    if str(sweep) not in known and folder.is_dir() and (folder / store.VISITS).is_file():
+        return Points(_reported(folder))
+    if str(sweep) not in known:
+        raise HarnessError(f"{unknown('sweep', str(sweep), known)} (under {results}; or give a report's folder)")
+    return Points(composition.load_results(Path(results), str(sweep))[1])
+
+
+def sweeps(results: str | Path = "results") -> list[str]:
+    """Names of the sweeps that were run into `results`."""
+    return sorted(path.stem for path in (Path(results) / "sweeps").glob("*.json"))
+
+
+def reports(folder: str | Path = "reports") -> list[Path]:
+    """Folders of reports that `load` opens."""
+    return sorted(path.parent for path in Path(folder).glob(f"*/{MANIFEST}"))
+
+
+def _reported(folder: Path) -> list[Result]:
+    """The points of a report from its own records."""
+    if not (folder / MANIFEST).is_file():
+        raise HarnessError(f"{folder}: a report without {MANIFEST}; make it again with python -m harness.report")
+    visits = store.by_block(store.read(folder / store.VISITS, Visit))
+    exams = store.latest(store.read(folder / store.EXAMS, Exam))
+    return composition.compose(store.parse_manifest(folder / MANIFEST), visits, exams)
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns of `load`'s table that a report's small table has, as numbers: seconds, shares, bytes."""
+    named = [*SUMMARY, *frame.suites_of(table), "accuracy", "on_frontier", "status"]
+    return table[[column for column in named if column in table.columns]]
 
 
 def frontier(table: pd.DataFrame, accuracy: str = "accuracy", ttft: str = frame.FRONTIER_TTFT) -> pd.DataFrame:
-    """The rows that no other row beats in time and accuracy, fastest first."""
-    return table[frame.frontier_of(table, accuracy, ttft)].sort_values(ttft)
+    """The rows that no other row beats in time and accuracy, fastest first.
+
+    `accuracy` is a suite or their mean, `ttft` any time of the table. Raises `HarnessError` for a column that is not
+    there.
+    """
+    if table.empty:
+        return table
+    suites = [*frame.suites_of(table), *(column for column in table.columns if column.startswith("published_"))]
+    for kind, name, known in (("accuracy", accuracy, ["accuracy", *suites]), ("ttft", ttft, frame.TIMES)):
+        there = [column for column in known if column in table.columns and table[column].notna().any()]
+        if name not in there:
+            why = (
+                f"{unknown(kind, name, there)}"
+                if there
+                else f"no row of this table has a number for {kind}: {_why(table)}"
+            )
+            raise HarnessError(why)
+    chosen = table[frame.frontier_of(table, accuracy, ttft)].sort_values(ttft)
+    return chosen.assign(on_frontier=True)
+
+
+def _why(table: pd.DataFrame) -> str:
+    """What the points say about having no number."""
+    said = [str(text) for text in table.get("no_accuracy", pd.Series(dtype=str)) if text]
+    return said[0] if said else "its points failed, or were not asked"
 
 
 def measure(*overrides: str) -> Result:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.composition import counted
-from harness.schema import Exam, HarnessError, Machine, Visit
+from harness.schema import TTFTS, WHOLE, Exam, HarnessError, Machine, Visit, unknown
 from harness.stats import Difference, Ratio, Verdict, paired_difference, paired_ratio
 
 MARGIN = 0.02
@@ -52,7 +52,8 @@ def compare(
 
     Blocks pair by their number, so both sides must have been visited in the same rounds. Pairs with a disturbed visit
     are left out; where that is more than half of them there is no verdict. Raises `HarnessError` when the two were
-    measured on different machines, devices, threads, dtypes or protocols, or when either failed.
+    measured on different machines, devices, threads, dtypes or protocols, when either failed, or when the
+    component has no such stage. A time to first token is that of a whole VLM, other components have none.
     """
     for name, side in (("baseline", baseline), ("candidate", candidate)):
         if not side:
@@ -69,6 +70,9 @@ def compare(
             found.append(f"{field}: {a}, {b}")
     if found:
         raise HarnessError(f"these two must not be compared: {'; '.join(found)}; measure both in one sweep")
+    for visit in (*baseline.values(), *candidate.values()):
+        if stage not in (known := stages_of(visit)):
+            raise HarnessError(f"{unknown('stage', stage, known)}; {visit.component.name} has: {', '.join(known)}")
     common = sorted(baseline.keys() & candidate.keys())
     clean = [block for block in common if not (baseline[block].disturbed or candidate[block].disturbed)]
     reasons = []
@@ -87,6 +91,14 @@ def compare(
     if not enough:
         reasons.append("too few undisturbed blocks for a verdict; measure again on a quieter machine")
     return Comparison(ratio, margin, ratio.verdict(margin) if enough else "INCONCLUSIVE", tuple(reasons))
+
+
+def stages_of(visit: Visit) -> list[str]:
+    """What a visit's times are known of: its stages, and of a whole VLM the sums that go by a name."""
+    assert visit.samples is not None
+    own = list(visit.samples.seconds)
+    sums = [name for name, parts in TTFTS.items() if set(parts[:1] + parts[-1:]) <= set(own)]
+    return [*own, *(sums if visit.component.kind in WHOLE else [])]
 
 
 def _median(visit: Visit, stage: str) -> float:

@@ -40,6 +40,7 @@ from harness.schema import (
     Status,
     Visit,
     Work,
+    one_line,
 )
 from harness.stats import Interval, blocks_interval, effective_n, lag1, percentile, sum_passes
 
@@ -64,7 +65,7 @@ class Efficiency:
     """What the floor is made of: `compute` or `memory`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """A point of a sweep with everything that was measured of it; statistics are derived on demand."""
 
@@ -73,6 +74,14 @@ class Result:
     """Kind of component -> block -> visit, failed ones too."""
     exams: Mapping[str, Exam]
     """By suite."""
+
+    def __repr__(self) -> str:
+        """Its name and how it went; every visit and exam is in `visits` and `exams`."""
+        told = self.status if self.status != "ok" else f"{self.blocks} blocks" if self.timed else "not timed"
+        if self.timed and (times := self.composed("ttft_model")):
+            told += f", ttft_model {statistics.median(times.values()) * 1e3:.4g} ms"
+        asked = f", asked {', '.join(self.exams)}" if self.exams else ""
+        return one_line(f"Result({self.planned.point.name}: {told}{asked})", 200)
 
     @property
     def status(self) -> Status:

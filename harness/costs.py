@@ -150,8 +150,8 @@ def named(component: Component) -> Iterator[None]:
     """What cannot be put together is the asker's fault, and told in one line."""
     try:
         yield
-    except (TypeError, ValueError, RuntimeError, AssertionError, KeyError) as error:
-        raise HarnessError(f"{component.name}: its parts do not fit: {' '.join(str(error).split())[:300]}") from error
+    except (TypeError, ValueError, RuntimeError, AssertionError, LookupError, AttributeError, ArithmeticError) as error:
+        raise HarnessError(f"{component.name}: its parts do not fit: {error or type(error).__name__}") from error
 
 
 def work_of(component: Component) -> dict[str, Work]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from harness.composition import GROWS, Result
-from harness.frontier import on_frontier
+from harness.pareto import on_frontier
 from harness.schema import MAIN_STAGES, STAGES, STAGES_OF, TTFTS, Point, Protocol, Score
 from harness.scores import WHOLE, chance, figures
 from harness.stats import Interval, accuracy, combined

@@ -69,6 +69,8 @@ class Holder(Noun):
 class Held(HarnessError):
     """Another process, or another thread, has the lock; `holder` is None where it has not said its name."""
 
+    exit_code = 3
+
     def __init__(self, text: str, holder: Holder | None):
         super().__init__(text)
         self.holder = holder

@@ -7,10 +7,12 @@ JSON form, so that `fingerprint` names its content.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import math
 import re
+import reprlib
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
@@ -65,8 +67,19 @@ def file_stem(name: str, most: int = 60) -> str:
 class HarnessError(Exception):
     """Something the user can mend. Its text is one printable line (`one_line`): what was found, where, what to do."""
 
+    exit_code = 2
+    """Of a command that ends with it."""
+
     def __init__(self, text: object):
         super().__init__(one_line(text))
+
+
+def unknown(kind: str, name: str, known: Sequence[str]) -> str:
+    """One line for a name that does not exist, with the near names first."""
+    said = one_line(name, 80)
+    near = difflib.get_close_matches(said, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known) or 'none'}"
+    return f"unknown {kind} {said!r}; {hint}"
 
 
 DEPTH = 64
@@ -125,6 +138,19 @@ class Noun(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
+    def __repr__(self) -> str:
+        """Its fields in one short line; all of them are in `model_dump()`, and in `str()`."""
+        return one_line(f"{type(self).__name__}({', '.join(f'{name}={_short(value)}' for name, value in self)})", 200)
+
+
+_SHORTENED = reprlib.Repr()
+_SHORTENED.maxlevel = 1
+_SHORTENED.maxstring = _SHORTENED.maxother = 40
+
+
+def _short(value: Any) -> str:
+    return f"{type(value).__name__}(...)" if isinstance(value, Noun) else _SHORTENED.repr(value)
+
 
 def first_fault(error: ValidationError) -> str:
     """Where and what the first fault of a validation is, in a few words."""
@@ -140,6 +166,48 @@ def fingerprint(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+LAYERS, WIDTH, VOCABULARY = 1024, 2**20, 2**24
+"""Most layers, channels and tokens of a vocabulary that a part may have: an order beyond what was ever built."""
+PARAMETERS = 10**13
+"""Most weights of a part."""
+_LAYERS = re.compile(r"(^|_)(layers?|depths?|blocks)$")
+_WIDTHS = re.compile(r"(^|_)(size|dims?|widths?|features|channels|heads|chans)$")
+
+
+def check_sizes(args: dict[str, Any]) -> dict[str, Any]:
+    """The keyword arguments of an architecture, if something could be built of them; `ValueError` otherwise.
+
+    Looks at names: layers and depths (lists of them by their sum), sizes, dimensions, widths, channels, heads.
+    """
+    layers, width = 1, 1
+    for name, value in args.items():
+        numbers = [each for each in (value if isinstance(value, list | tuple) else [value]) if _is_whole(each)]
+        if not numbers:
+            continue
+        if _LAYERS.search(name):
+            low, most, layers = 0, LAYERS, max(layers, sum(numbers))
+            numbers.append(sum(numbers))
+        elif name == "vocab_size":
+            low, most = 0, VOCABULARY
+        elif _WIDTHS.search(name):
+            low, most, width = 0, WIDTH, max(width, *numbers)
+        else:
+            low, most = -(2**31), 2**31
+        if wrong := [number for number in numbers if not low <= number <= most]:
+            raise ValueError(f"{name}={wrong[0]}: {low} to {most} is expected")
+    if layers * width**2 > PARAMETERS:
+        raise ValueError(f"{layers} layers of width {width} are more than {PARAMETERS:.0e} weights")
+    return args
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+Sizes = Annotated[Plain, AfterValidator(check_sizes)]
+"""Keyword arguments of an architecture."""
+
+
 class Encoder(Noun):
     """A vision encoder, built by timm or by a class of anybody's."""
 
@@ -151,7 +219,7 @@ class Encoder(Noun):
     target: str = ""
     """`package.module:Class` in place of a timm model: a module that maps pixels (B, 3, R, R) to visual tokens
     (B, N, features) or to a map (B, features, H, W)."""
-    args: Plain = {}
+    args: Sizes = {}
     """Keyword arguments of the entry point or class; they may override the architecture's sizes."""
     stride: Pixels
     """Pixels per visual token along one side, over all stages."""
@@ -188,7 +256,7 @@ class Connector(Noun):
     """Name on a page; empty where a connector is only a projection."""
     kind: str
     """A class that `harness.models.connectors` registers."""
-    args: Plain = {}
+    args: Sizes = {}
     """Keyword arguments of the class."""
     tokens: Positive | None = None
     """Visual tokens that it makes of an image or tile, however many come in: queries, or the cells of a grid."""
@@ -208,7 +276,7 @@ class Fusion(Noun):
     title: str
     kind: str
     """A class that `harness.models.fusions` registers."""
-    args: Plain = {}
+    args: Sizes = {}
     every: Positive
     """One such layer for so many layers of the LLM."""
     first: Count
@@ -244,7 +312,7 @@ class Llm(Noun):
     title: str
     architecture: str
     """`model_type` of transformers, e.g. `qwen2`."""
-    config: Plain
+    config: Sizes
     """Fields of the configuration class; `vocab_size` 0 takes the tokenizer's size (reference family only)."""
     source: str
 
@@ -330,28 +398,28 @@ class Protocol(Noun):
 
     version: int = 2
     """Raised when the code that measures changes what it measures."""
-    blocks: int = Field(ge=1)
+    blocks: int = Field(ge=1, le=1000)
     """Fresh processes that visit every component once: the unit of evidence. More may be added later."""
-    warmup: int = Field(ge=1)
+    warmup: int = Field(ge=1, le=10**6)
     """Fewest passes of a visit that are kept but flagged and never counted."""
-    warmup_seconds: float = Field(ge=0)
+    warmup_seconds: float = Field(ge=0, le=10**6)
     """A visit's warm-up goes on for this long, but for no more passes than may be counted."""
-    min_samples: int = Field(ge=1)
-    max_samples: int = Field(ge=1)
+    min_samples: int = Field(ge=1, le=10**6)
+    max_samples: int = Field(ge=1, le=10**6)
     """Bounds of the number of counted passes of a visit."""
-    precision: float = Field(gt=0)
+    precision: float = Field(gt=0, le=100)
     """Stop when the half-width of the 95% interval of the median is within this share of it."""
-    max_seconds: float = Field(gt=0)
+    max_seconds: float = Field(gt=0, le=10**6)
     """Stop after this long, whatever the precision, but with no fewer than six samples, or `min_samples` if that is
     less; the reason is recorded."""
-    text_tokens: int = Field(ge=2)
+    text_tokens: int = Field(ge=2, le=2**20)
     """Length of the prompt beside the image, of every model (FastVLM's template with a short question: 24)."""
     lost: float = Field(default=0.02, gt=0)
     """A pass is marked as disturbed when its threads waited for a processor, or the hypervisor took it away, for more
     than this share of its time, or when the device throttled."""
     disturbed: float = Field(default=0.25, gt=0, le=1)
     """A visit is disturbed when more than this share of its counted passes is marked."""
-    repeats: int = Field(default=1, ge=0)
+    repeats: int = Field(default=1, ge=0, le=100)
     """How often a disturbed visit is repeated before it is reported as disturbed."""
 
 

@@ -11,47 +11,30 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import store
-from harness.config import HOUSEKEEPING, Plain, compose_all, options
-from harness.lock import Held
-from harness.progress import Progress, outcome, readable
+from harness.config import HOUSEKEEPING, Plain, compose_all, parse, usage_of
+from harness.door import answer
+from harness.options import RunOptions, check_folder, take
 from harness.schema import Exam, HarnessError, Manifest, Visit, fingerprint
-from harness.telemetry import Disturbed, look
 
 if TYPE_CHECKING:
-    from harness.plan import Estimate, Extrapolate, Plan
-    from harness.session import Busy
-
-DAY = 86400
+    from harness.plan import Estimate, Plan
 
 USAGE = """\
 python -m harness.sweep [+sweep=NAME] [KEY=VALUE[,VALUE...] ...]
 
 Measures time to first token and accuracy of every point and writes a report.
 
-  +sweep=NAME        {sweeps}
-  system=NAME        a whole VLM of the literature from its parts: {systems}
-  vlm=NAME           a published VLM with its weights: {vlms}
-  encoder=NAME       {encoders}
-  llm=NAME           {llms}
-  resolution=N       side of the square input in pixels
-  checkpoint=FOLDER  a trained VLM (auto: the shipped one, else random weights)
-  protocol=NAME      {protocols}
-  device=NAME        auto, cpu, cuda, mps
-  dtype=NAME         float32, float16, bfloat16
-  suites=[NAME,...]  {suites}
-  limit=N            at most N images of each suite
-  dry_run=true       print what would be measured and how long it would take
-  force=true         measure again what the store already has
-  busy=NAME          a busy machine: wait (up to busy_wait=SECONDS, and stop if everything is disturbed), warn, refuse
-  wait=true          wait for another sweep on this machine, instead of exit code 3
+  python -m harness.sweep +sweep=resolution                   a sweep
+  python -m harness.sweep +sweep=resolution encoder=tiny_vit  those of its points that have this encoder
+  python -m harness.sweep encoder=fastvithd,fastvit llm=qwen2_0_5b resolution=256,512 dry_run=true
 
-Several values make a grid: resolution=256,512. All options with their defaults: sweeps/config.yaml.
+Several values make a grid. In a sweep, values that its points have choose among them, others replace what they have.
+A field of a part goes by its name: protocol.blocks=12, llm.config.num_hidden_layers=8, +encoder.args.depth=6.
 """
 
 
@@ -63,42 +46,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     disturbed. 130: interrupted.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if {"-h", "--help"} & set(arguments):
-        print(usage(), end="")
-        return 0
-    try:
-        return run(arguments)
-    except (Disturbed, Held) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 3
-    except HarnessError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: what is measured is kept; the same command goes on from here", file=sys.stderr)
-        return 130
+    return answer(
+        lambda: run(arguments), arguments, usage, "what is measured is kept; the same command goes on from here"
+    )
 
 
 def usage() -> str:
-    """The help text, with every name there is."""
-    groups = {
-        "sweeps": "sweep",
-        "systems": "system",
-        "vlms": "vlm",
-        "encoders": "encoder",
-        "llms": "llm",
-        "protocols": "protocol",
-        "suites": "suite",
-    }
-    return USAGE.format(**{key: ", ".join(options(group)) for key, group in groups.items()})
+    """The help text, with every option and every name there is."""
+    return USAGE + usage_of("config")
 
 
 def run(arguments: Sequence[str]) -> int:
     """Measure what is missing and write the report."""
     common, configs = compose_all(arguments)
+    options = take(RunOptions, common)
+    name = report_name(common, arguments)
+    check_folder("results", options.results, write=not options.dry_run)
+    check_folder("reports", str(Path(options.reports) / name), write=not options.dry_run)
+    if common["narrowed"]:
+        print(common["narrowed"], flush=True)
     # torch takes seconds to import: a mistyped name is answered before that.
     from harness.claims import claims_of
     from harness.costs import encoder_parameters
@@ -108,27 +74,23 @@ def run(arguments: Sequence[str]) -> int:
     from harness.suites.embedded import fingerprint_of_rows
     from harness.suites.questions import fault_of
 
-    direct, seed, timeout = _direct(common["direct"]), _whole("seed", common["seed"]), _seconds(common["timeout"])
-    manner = Manner(_busy(common["busy"]), _quiet(common["busy_wait"]), _wait(common["wait"]), timeout, seed)
     made = {config["cell"]: (make_point(config), command_of(config)) for config in configs}
-    root = Path(common["results"])
+    root = Path(options.results)
     claims, counted = claims_of(common, {cell: point for cell, (point, _) in made.items()}, root, encoder_parameters)
     composed = [pair for cell, pair in made.items() if cell not in counted]
     if not composed:
         raise HarnessError("nothing has to be measured: all claims of this sweep are about counts")
     machines = {device: describe(device) for device in {point.device for point, _ in composed}}
-    plan = make_plan(composed, machines, fingerprint_of_rows(), direct, _extrapolate(common["extrapolate"]))
-    if recipe := _published(common):
+    plan = make_plan(composed, machines, fingerprint_of_rows(), options.directly, options.extrapolate)
+    if recipe := options.published:
         from harness.published import read_scores
 
         read_scores(root)  # what cannot be read is said before anything is measured
-    name = report_name(common, arguments)
     for path in store.files(root):
         if mended := store.mend(path):
             print(f"note: {mended}", file=sys.stderr)
     visits, exams = store.load(root)
-    force = common["force"]
-    todo, asked = plan.missing(visits, force), plan.unanswered(exams, force)
+    todo, asked = plan.missing(visits, options.force), plan.unanswered(exams, options.force)
     for suite in {plan.exams[key][1].name: plan.exams[key][1] for key in asked}.values():
         if why := fault_of(suite):
             print(f"note: suite {suite.name} cannot be asked: {why}", file=sys.stderr)
@@ -141,21 +103,22 @@ def run(arguments: Sequence[str]) -> int:
         f"{total + len(plan.exams)} measurements in the store, {count + len(asked)} to measure",
         flush=True,
     )
-    if common["dry_run"]:
+    if options.dry_run:
         _dry_run(plan, todo, asked, _estimate(plan, todo, asked, visits, exams).seconds)
         return 0
     for key in {key for block in todo for key in block}:
         plan.work(key)  # parts that do not fit each other are said before anything is written
-    title = (common.get("sweep") or {}).get("title", name)
+    title = (common.get("sweep") or {}).get("title") or name
     command = shlex.join(["python", "-m", "harness.sweep", *arguments])
     manifest = store.make_manifest(name, title, plan.points, command, recipe, claims)
     if count or asked:
-        _measure(plan, root, force, manner, manifest)
+        _measure(plan, root, options, manifest)
     else:
         _pin(root, manifest)
+    from harness.progress import outcome
     from harness.report import write_report
 
-    folder, results = write_report(root, name, Path(common["reports"]))
+    folder, results = write_report(root, name, Path(options.reports))
     for result in results if count or asked else []:
         print(f"{result.planned.point.name:<44} {outcome(result)}")
     print(f"report: {folder / 'index.html'}")
@@ -175,36 +138,25 @@ def run(arguments: Sequence[str]) -> int:
     return 3 if timed and len(disturbed) == len(timed) else 0
 
 
-@dataclass(frozen=True)
-class Manner:
-    """How a run treats its machine."""
-
-    busy: Busy
-    quiet: float
-    """Seconds to wait until others leave it."""
-    wait: bool | float
-    """Whether, or how many seconds, to wait for another sweep."""
-    timeout: float
-    seed: int
-
-
-def _measure(plan: Plan, root: Path, force: bool, manner: Manner, manifest: Manifest) -> None:
+def _measure(plan: Plan, root: Path, options: RunOptions, manifest: Manifest) -> None:
     """Measure what is missing, alone on this machine; nothing is written before it is ours, and quiet if it has to be.
 
     Raises `Held` where another sweep measures, and `Disturbed` where others use it too much (see `await_quiet` and
     `Session.visit_all`).
     """
+    from harness.progress import Progress, readable
     from harness.session import Session, alone, await_quiet
+    from harness.telemetry import look
     from harness.worker import interruptible
 
     say = partial(print, flush=True)
-    with alone(manner.wait, say):
+    with alone(options.wait, say):
         visits, exams = store.load(root)  # a sweep that was waited for may have measured some of it
-        todo, asked = plan.missing(visits, force), plan.unanswered(exams, force)
+        todo, asked = plan.missing(visits, options.force), plan.unanswered(exams, options.force)
         if count := sum(map(len, todo)):
             first = next(iter(plan.components.values()))
             threads = max(component.threads for component in plan.components.values())
-            await_quiet(partial(look, first.device, threads), manner.busy, manner.quiet, say)
+            await_quiet(partial(look, first.device, threads), options.busy, options.busy_wait, say)
         if resumed := plan.resumed(visits, todo):
             what = "1 block has" if resumed == 1 else f"{resumed} blocks have"
             say(f"note: {what} visits in the store; what is added to them is measured in other processes")
@@ -215,10 +167,11 @@ def _measure(plan: Plan, root: Path, force: bool, manner: Manner, manifest: Mani
             with Progress(expected.seconds) as progress:
                 what = f"{count} visits in {sum(map(bool, todo))} blocks, {len(asked)} exams"
                 progress.line(f"about {readable(expected.seconds)} to go: {what}")
-                session = Session(plan, root, manner.timeout, manner.seed, progress, expected, manner.busy == "warn")
+                patient = options.busy == "warn"
+                session = Session(plan, root, options.timeout, options.seed, progress, expected, patient)
                 with interruptible():
                     session.visit_all(todo)
-                    session.ask_all(asked, again=force)
+                    session.ask_all(asked, again=options.force)
         finally:
             _pin(root, manifest)
 
@@ -229,14 +182,17 @@ def _pin(root: Path, manifest: Manifest) -> None:
 
 
 def report_name(common: Plain, arguments: Sequence[str]) -> str:
-    """The sweep's name; with the values of what the command line changed in it, so that no report hides another."""
-    changed = [argument for argument in arguments if argument.lstrip("+~").partition("=")[0] not in HOUSEKEEPING]
+    """The name that was given, or the sweep's with the values of what the command line changed in it, so that no report
+    hides another."""
+    if common.get("name"):
+        return str(common["name"])
+    changed = [(one, argument) for argument in arguments for one in parse([argument]) if one.key not in HOUSEKEEPING]
     base = (common.get("sweep") or {}).get("name") or "points"
     if not changed:
         return str(base)
-    values = (argument.partition("=")[2] for argument in changed)
-    plain = ("".join(c if c.isalnum() or c in "._" else "-" for c in value).strip("-") for value in values)
-    return "-".join([base, *plain])[:80] + "-" + fingerprint(sorted(changed))[:6]
+    values = (",".join(one.values) for one, _ in changed)
+    plain = ("".join(c if c.isascii() and (c.isalnum() or c in "._") else "-" for c in v).strip("-") for v in values)
+    return "-".join([base, *plain])[:80] + "-" + fingerprint(sorted(argument for _, argument in changed))[:6]
 
 
 def _estimate(
@@ -268,6 +224,8 @@ def _estimate(
 
 def _dry_run(plan: Plan, todo: Sequence[Sequence[str]], asked: Sequence[str], seconds: float) -> None:
     """Print the points, what is reused and what the rest will take."""
+    from harness.progress import readable
+
     missing = {key for keys in todo for key in keys}
     shared = Counter(key for planned in plan.points for key in planned.components.values())
     for planned in plan.points:
@@ -293,57 +251,6 @@ def _dry_run(plan: Plan, todo: Sequence[Sequence[str]], asked: Sequence[str], se
 def command_of(config: Plain) -> str:
     """A command that measures a composed point again."""
     return shlex.join(["python", "-m", "harness.sweep", *config["overrides"], "force=true"])
-
-
-def _published(common: Plain) -> str:
-    """The recipe whose published scores are joined; empty if accuracy is measured."""
-    asked = common["accuracy"]
-    if asked not in ("measured", "published"):
-        raise HarnessError(f"accuracy={asked}: measured or published is expected")
-    return str(common["published_recipe"]) if asked == "published" else ""
-
-
-def _extrapolate(value: object) -> Extrapolate:
-    if value not in ("auto", "always", "never"):
-        raise HarnessError(f"extrapolate={value}: auto, always or never is expected")
-    return value
-
-
-def _direct(value: object) -> int | None:
-    if value == "all":
-        return None
-    return _whole("direct", value)
-
-
-def _whole(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        more = " or all" if name == "direct" else ""
-        raise HarnessError(f"{name}={value}: a whole number from 0{more} is expected")
-    return value
-
-
-def _busy(value: object) -> Busy:
-    if value not in ("wait", "warn", "refuse"):
-        raise HarnessError(f"busy={value}: wait, warn or refuse is expected")
-    return value
-
-
-def _quiet(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= DAY:
-        raise HarnessError(f"busy_wait={value}: a number of seconds from 0 to {DAY} is expected")
-    return float(value)
-
-
-def _wait(value: object) -> bool | float:
-    if not isinstance(value, (bool, int, float)) or not 0 <= value <= 365 * DAY:
-        raise HarnessError(f"wait={value}: true, false or a number of seconds is expected")
-    return value
-
-
-def _seconds(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
-        raise HarnessError(f"timeout={value}: a number of seconds above 0 is expected")
-    return float(value)
 
 
 if __name__ == "__main__":

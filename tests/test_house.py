@@ -19,8 +19,10 @@ RANK = {
     "apart": -2,
     "lock": -1,
     "lines": 0,
+    "options": 0,
+    "door": 0,
     "stats": 1,
-    "frontier": 1,
+    "pareto": 1,
     "metrics": 1,
     "submissions": 1,
     "published": 2,
@@ -52,6 +54,7 @@ RANK = {
     "session": 7,
     "sweep": 8,
     "api": 9,
+    "__main__": 9,
 }
 
 

@@ -14,10 +14,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from harness.config import ROOT, options, unknown
+from harness.config import ROOT, options
 from harness.intake import read_yaml
 from harness.metrics import METRICS
-from harness.schema import DRAWN, HarnessError, Source, Suite, fingerprint, first_fault
+from harness.schema import DRAWN, HarnessError, Source, Suite, fingerprint, first_fault, unknown
 from harness.submissions import ENDINGS
 from harness.suites.local import content_of, is_local
 

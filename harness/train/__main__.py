@@ -11,12 +11,15 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness.config import Plain, compose_all
+from harness.config import Plain, compose_all, usage_of
+from harness.door import answer
 from harness.intake import read_json
-from harness.schema import Connector, Encoder, HarnessError, Llm, fingerprint
+from harness.options import check_folder, check_recipe
+from harness.schema import Connector, Encoder, Llm, fingerprint
 
 
 def train(config: Plain) -> Path:
@@ -117,16 +120,42 @@ def _write(path: Path, rows: list[dict[str, object]]) -> None:
     path.write_text(json.dumps(rows))
 
 
-def main() -> int:
+USAGE = """\
+python -m harness.train [+training=NAME] [KEY=VALUE[,VALUE...] ...]
+
+Trains VLMs of the reference family, one after the other, and writes a folder for each.
+
+  python -m harness.train encoder=tiny_fastvithd llm=tiny_qwen2_m
+  python -m harness.train +training=reference_family encoder=tiny_vit
+
+Several values make a grid. A number of the recipe goes by its name: recipe.instruct.joint_steps=50.
+"""
+
+
+def run(arguments: Sequence[str]) -> int:
     """Train every point that the command line names, one after the other."""
-    try:
-        _, points = compose_all(sys.argv[1:], root="train")
-        for config in points:
-            train(config)
-    except HarnessError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    common, points = compose_all(arguments, root="train")
+    for option in ("folder", "cache"):
+        check_folder(option, str(common[option]))
+    for config in points:
+        check_recipe(config["recipe"])
+    if common["narrowed"]:
+        print(common["narrowed"], file=sys.stderr)
+    for config in points:
+        train(config)
     return 0
+
+
+def usage() -> str:
+    """The help text, with every option and every name there is."""
+    return USAGE + usage_of("train")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code (0 good, 2 bad input, 130 interrupted)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    kept = "the same command goes on with the stage that was interrupted"
+    return answer(lambda: run(arguments), arguments, usage, kept)
 
 
 if __name__ == "__main__":
