@@ -29,8 +29,8 @@ from harness.config import compose_all
 from harness.machine import describe
 from harness.measurement import Measurer
 from harness.plan import Plan, components_of
-from harness.points import make_point
 from harness.progress import Progress
+from harness.resolve import make_point
 from harness.schema import Visit
 from harness.session import Session, alone
 from harness.worker import Worker, work_off

@@ -19,7 +19,7 @@ from harness.composition import counted
 from harness.config import compose_all
 from harness.models.llms import prefill, splice
 from harness.plan import components_of
-from harness.points import make_point
+from harness.resolve import make_point
 from harness.runtimes.torch_runtime import (
     EncoderSubject,
     LlmSubject,

@@ -19,8 +19,8 @@ from harness.composition import Result
 from harness.config import compose_all
 from harness.machine import describe
 from harness.plan import Plan, make_plan
-from harness.points import make_point
 from harness.progress import Progress
+from harness.resolve import make_point
 from harness.schema import Visit
 from harness.session import Session, alone
 

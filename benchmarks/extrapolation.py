@@ -18,8 +18,8 @@ from harness.composition import Result
 from harness.config import compose_all
 from harness.machine import describe
 from harness.plan import DEPTHS, make_plan
-from harness.points import make_point
 from harness.progress import Progress
+from harness.resolve import make_point
 from harness.session import Session, alone
 
 GRID = ["encoder=fastvithd", "llm=qwen2_0_5b,qwen2_1_5b", "resolution=1024", "checkpoint=random"]

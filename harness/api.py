@@ -126,7 +126,7 @@ def measure(*overrides: str) -> Result:
     from harness.machine import commit, describe
     from harness.measurement import Measurer
     from harness.plan import make_plan
-    from harness.points import make_point
+    from harness.resolve import make_point
     from harness.session import alone
     from harness.suites.embedded import fingerprint_of_rows
     from harness.suites.questions import fault_of

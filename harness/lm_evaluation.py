@@ -34,7 +34,7 @@ from harness.models.answering import AnsweringModel, Composed, Shown
 from harness.models.hub import folder_of_hub, learn, load_hub
 from harness.models.preprocess import decode_image
 from harness.models.vlm import check_checkpoint, hash_checkpoint, is_ours, load_vlm, move
-from harness.points import DTYPES, check_resolution
+from harness.resolve import DTYPES, check_resolution
 from harness.schema import HarnessError, Suite
 from harness.suites.hub import check_place
 from harness.suites.questions import examples, fault_of, load

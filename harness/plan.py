@@ -13,7 +13,7 @@ from harness.bench import REPEATS, ROUNDS, SLOW, WINDOW
 from harness.costs import parameters_of, work_of
 from harness.models.hub import folder_of_hub, weights_of_hub
 from harness.models.vlm import folder_of, vocabulary_of
-from harness.points import RANDOM, no_accuracy
+from harness.resolve import RANDOM, no_accuracy
 from harness.schema import (
     Ceilings,
     Component,

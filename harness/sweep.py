@@ -70,7 +70,7 @@ def run(arguments: Sequence[str]) -> int:
     from harness.costs import encoder_parameters
     from harness.machine import describe
     from harness.plan import make_plan
-    from harness.points import make_point
+    from harness.resolve import make_point
     from harness.suites.embedded import fingerprint_of_rows
     from harness.suites.questions import fault_of
 

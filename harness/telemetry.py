@@ -38,6 +38,8 @@ NAMED = 3
 class Disturbed(HarnessError):
     """Others use this machine: what is measured on it now is not to be trusted."""
 
+    exit_code = 3
+
 
 @dataclass(frozen=True)
 class Use:

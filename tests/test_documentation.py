@@ -37,7 +37,7 @@ from harness.config import ROOT as SWEEPS
 from harness.config import compose_all, options
 from harness.metrics import METRICS
 from harness.models.vlm import SHIPPED
-from harness.points import make_point
+from harness.resolve import make_point
 from harness.schema import STAGES, TTFTS, HarnessError, Status, Work, modules_of
 from harness.stats import Verdict
 

@@ -6,7 +6,7 @@ import yaml
 
 from harness.config import ROOT, options
 from harness.models.encoders import build_encoder
-from harness.points import check_resolution
+from harness.resolve import check_resolution
 from harness.schema import Encoder, HarnessError
 
 # Millions of parameters and visual tokens at a resolution: FastVLM's Table 10, timm's benchmark table and the models'

@@ -42,7 +42,7 @@ RANK = {
     "runtimes": 3,
     "bench": 3,
     "costs": 3,
-    "points": 3,
+    "resolve": 3,
     "report": 4,
     "answers": 4,
     "train": 4,

@@ -22,7 +22,7 @@ from harness.config import compose_all
 from harness.models.hub import folder_of_hub, hash_hub, learn, load_hub, parameters_of_hub, weights_of_hub
 from harness.models.vlm import Vlm, VlmSpec
 from harness.plan import components_of
-from harness.points import make_point
+from harness.resolve import make_point
 from harness.runtimes.torch_runtime import TorchDevice, build
 from harness.schema import STAGES_OF, HarnessError
 from harness.suites.questions import examples

@@ -4,7 +4,7 @@ from conftest import MACHINE, make_component, make_exam, make_visit
 from harness.config import compose_all
 from harness.costs import work_of
 from harness.plan import batches, components_of, estimate, estimate_visit, is_missing, make_plan
-from harness.points import make_point
+from harness.resolve import make_point
 from harness.schema import Ceilings, component_key, modules_of
 
 CEILINGS = Ceilings(flops_per_second=1e11, bytes_per_second=1e10)

@@ -11,7 +11,7 @@ from harness.frame import frame_of
 from harness.models.connectors.mlp import Identity
 from harness.models.vlm import Vlm, VlmSpec
 from harness.plan import components_of, make_plan
-from harness.points import make_point
+from harness.resolve import make_point
 from harness.schema import MAIN_STAGE, HarnessError
 
 

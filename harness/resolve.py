@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.config import Plain, unknown
+from harness.config import Plain
 from harness.machine import available_cores, resolve_device
 from harness.models.hub import folder_of_hub, hash_hub, learn
 from harness.models.vlm import (
@@ -33,6 +33,7 @@ from harness.schema import (
     System,
     first_fault,
     grid_of,
+    unknown,
 )
 from harness.suites.hub import check_place, pin
 from harness.suites.questions import examples
