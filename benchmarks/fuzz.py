@@ -30,7 +30,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks import hostile
+from benchmarks import hostile, mutations, mutations_cli, mutations_data
+from benchmarks.checkpoints import KINDS
 from conftest import CONNECTOR, ENCODER, LLM, make_result
 from harness import store
 from harness.composition import load_results
@@ -128,13 +129,59 @@ def targets() -> Targets:
             (mine / name).write_bytes(hostile.damage(rng, content))
         return lambda: check_checkpoint(mine)
 
+    published = KINDS["llava"](Path(tempfile.mkdtemp(prefix="fuzz-hub-")) / "llava")
+
+    def hub(rng: random.Random, folder: Path) -> Callable[[], object]:
+        from harness.models.hub import hash_hub, learn
+        from harness.suites.questions import examples
+
+        mine = Path(shutil.copytree(published, folder / "hub"))
+        for _ in range(rng.choice((1, 1, 1, 2, 3))):
+            mutations.spoil_hub(rng, mine)
+        return lambda: (learn(mine, None, "sdpa", examples()[0]), hash_hub(mine))
+
+    def data(rng: random.Random, folder: Path) -> Callable[[], object]:
+        from harness.suites.questions import fault_of
+        from harness.suites.tasks import load_suite
+
+        path = mutations_data.make(rng.randrange(2**32), folder)
+
+        def take() -> None:
+            if why := fault_of(load_suite("docvqa", None, str(path))):
+                raise Said(why)
+
+        return take
+
+    def command_line(rng: random.Random, folder: Path) -> Callable[[], object]:
+        arguments = next(mutations_cli.command_lines(rng))
+
+        def take() -> None:
+            if why := mutations_cli.fault(arguments, folder):
+                raise AssertionError(f"{arguments}: {why}")
+
+        return take
+
     found: Targets = {
-        "store": (0.25, lines),
-        "manifest": (0.2, manifest),
-        "report": (0.01, report),
+        "store": (0.38, lines),
+        "manifest": (0.28, manifest),
+        "report": (0.002, report),
         "checkpoint": (0.12, folder_of_vlm),
+        "hub": (0.06, hub),
+        "data": (0.12, data),
+        "command line": (0.04, command_line),
     }
     return found
+
+
+class Said(HarnessError):
+    """A fault that a door returns, as it returned it."""
+
+    def __init__(self, text: str):
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def tiny_checkpoint() -> Path:

@@ -28,7 +28,7 @@ from harness.bench import InvalidOutput
 from harness.journal import Journal
 from harness.metrics import METRICS
 from harness.models.answering import AnsweringModel, Begun, Prepared, Shown
-from harness.schema import Answer, HarnessError, Score, Suite, fingerprint
+from harness.schema import Answer, HarnessError, Score, Suite, fingerprint, one_line
 from harness.suites.questions import Question, load
 
 ENCODE_BATCH = 16
@@ -250,7 +250,7 @@ class Engine:
                     try:
                         yield self._prefill(together), {}
                     except ValueError as error:  # transformers' word for an input that does not fit a model
-                        fault = " ".join(str(error).split())[:200]
+                        fault = one_line(error, 200)
                         yield [], dict.fromkeys((key for keys, _ in together for key in keys), fault)
                 if faults:
                     yield [], faults

@@ -125,12 +125,7 @@ def test_the_prompt_lists_its_commands(capsys):
 
 
 def test_a_pipe_that_is_closed_is_no_traceback():
-    done = subprocess.run(
-        f"{sys.executable} -m harness sweep --help | head -1",
-        shell=True,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    piped = f"{sys.executable} -m harness sweep --help | head -1"
+    done = subprocess.run(["sh", "-c", piped], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("python -m harness.sweep")
     assert done.stderr == ""

@@ -11,6 +11,8 @@ from benchmarks import fuzz, hostile
 from harness.schema import HarnessError
 
 DOORS = ("store", "manifest", "checkpoint")
+ELSEWHERE = {"hub": "test_mutations", "data": "test_local", "command line": "test_door"}
+"""Doors that are tried in other files of the suite."""
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,9 @@ def test_hostile_content_is_accepted_or_refused_in_one_line(door, doors, tmp_pat
 
 
 def test_every_door_of_the_benchmark_is_tried_here(doors):
-    assert {*DOORS, "report"} == set(doors)  # whole reports draw pictures: too slow for the suite
+    assert {*DOORS, *ELSEWHERE, "report"} == set(doors)  # of whole reports with pictures test_report has a few
+    for name in ELSEWHERE.values():
+        assert (Path(__file__).parent / f"{name}.py").is_file()
 
 
 @pytest.mark.parametrize("fault", ["traceback", "hang", "unreadable", "code"])

@@ -41,7 +41,7 @@ def build_connector(spec: Connector, inputs: Inputs, width: int) -> nn.Module:
     try:
         return CONNECTORS[spec.kind](inputs, width, **spec.args)
     except (TypeError, ValueError) as error:
-        raise HarnessError(f"connector {spec.name}: {' '.join(str(error).split())}") from error
+        raise HarnessError(f"connector {spec.name}: {error}") from error
 
 
 def side_of(tokens: int) -> int:

@@ -42,7 +42,7 @@ class Fused(nn.Module):
         try:
             layers = [FUSIONS[spec.kind](width, spec.memory[2], **spec.args) for _ in range(spec.count)]
         except (TypeError, ValueError) as error:
-            raise HarnessError(f"fusion {spec.name}: {' '.join(str(error).split())}") from error
+            raise HarnessError(f"fusion {spec.name}: {error}") from error
         self.layers = nn.ModuleList(layers)
         self.memory: Tensor | None = None
         self.places = slice(0, 0)
