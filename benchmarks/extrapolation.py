@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from harness import store
@@ -67,18 +69,23 @@ def main() -> None:
             extended.model_copy(update={"components": keys}), {part: visits[key] for part, key in keys.items()}, {}
         )
         measured = Result(planned, {"llm": visits[planned.components["llm"]]}, {}).stage("llm", "prefill")
-        found = result.composed("prefill")
+        times = {depth: result.stage(f"llm@{depth}", "prefill") for depth in DEPTHS}
+        blocks_of_all = sorted(set.intersection(*(set(found) for found in times.values())))
+        line = partial(_line, times[DEPTHS[0]], times[DEPTHS[-1]])
+        found = {block: line(block, point.llm.config["num_hidden_layers"]) for block in blocks_of_all}
         ratios = {block: found[block] / measured[block] for block in found.keys() & measured.keys()}
-        first, middle, last = ((depth, result.stage(f"llm@{depth}", "prefill")) for depth in DEPTHS)
-        share = (middle[0] - first[0]) / (last[0] - first[0])
-        bend = statistics.median(
-            middle[1][block] / ((1 - share) * first[1][block] + share * last[1][block]) - 1 for block in found
-        )
+        bend = statistics.median(times[DEPTHS[1]][block] / line(block, DEPTHS[1]) - 1 for block in blocks_of_all)
         print(
             f"{point.llm.title}, {point.visual_tokens} visual tokens: extended over measured "
             f"{statistics.median(ratios.values()):.3f} (blocks: {', '.join(f'{r:.3f}' for r in ratios.values())}); "
             f"the depth between is {bend:+.1%} off the line"
         )
+
+
+def _line(shallow: Mapping[int, float], deep: Mapping[int, float], block: int, layers: int) -> float:
+    """Seconds at so many layers on the line through the shallowest and the deepest that were measured."""
+    share = (layers - DEPTHS[0]) / (DEPTHS[-1] - DEPTHS[0])
+    return (1 - share) * shallow[block] + share * deep[block]
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """Hostile command lines for `benchmarks/fuzz.py`: Hydra's grammar, every option, values that nothing should take.
 
-`command_lines(rng)` yields lists of arguments without end; `python benchmarks/mutations_cli.py [COUNT] [SEED]` sends so
-many through the door, each as a dry run in this process, and prints those that did not end in an exit code of 0 to 2
-with at most one printable line.
+`command_lines(rng)` yields lists of arguments without end; `fault` sends one through the door, as a dry run in this
+process, and says what was wrong if it did not end in an exit code of 0 to 2 with at most one printable line.
 """
 
 from __future__ import annotations
@@ -10,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import io
 import random
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from harness.config import keys_of, options
 
+SECONDS = 30.0
+"""Most that a dry run may take, operations not counted: that takes a minute for the largest sweeps."""
 KEYS, GROUPS = keys_of("config")
 FIELDS = (
     *("protocol.blocks", "protocol.warmup", "protocol.max_seconds", "protocol.max_samples", "protocol.text_tokens"),
@@ -132,25 +131,4 @@ def fault(arguments: list[str], folder: Path) -> str:
         return f"{len(said)} characters"
     if any(folder.iterdir()):
         return f"wrote {[path.name for path in folder.iterdir()]}"
-    return f"took {spent:.0f} s" if (spent := time.process_time() - begin) > 30 else ""
-
-
-def main(count: int = 300, seed: int = 0) -> int:
-    """Print what went wrong with each of `count` command lines; returns how many."""
-    rng, wrong, slow = random.Random(seed), 0, []
-    with tempfile.TemporaryDirectory() as folder:
-        for number, arguments in zip(range(count), command_lines(rng), strict=False):
-            begin = time.process_time()
-            if said := fault(arguments, Path(folder)):
-                wrong += 1
-                print(f"{number}: {[argument[:80] for argument in arguments]}: {said}", flush=True)
-            slow.append((time.process_time() - begin, arguments))
-    seconds = sum(spent for spent, _ in slow)
-    print(f"{count} command lines, {wrong} wrong, {seconds:.0f} s of the processor; slowest:")
-    for spent, arguments in sorted(slow, reverse=True)[:5]:
-        print(f"  {spent:.1f} s {[argument[:60] for argument in arguments]}")
-    return wrong
-
-
-if __name__ == "__main__":
-    sys.exit(bool(main(*map(int, sys.argv[1:3]))))
+    return f"took {spent:.0f} s" if (spent := time.process_time() - begin) > SECONDS else ""

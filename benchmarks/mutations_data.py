@@ -11,7 +11,6 @@ import csv
 import io
 import json
 import random
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -179,7 +178,3 @@ def make(seed: int, folder: Path) -> Path:
         said = rng.choice(["[1, {a: b}]", "{", "[{config_name: x, data_files: '../*'}]", "[{data_files: '**/*'}]", "7"])
         (folder / "README.md").write_text(f"---\nconfigs: {said}\n---\n")
     return path if rng.random() < 0.3 else folder
-
-
-if __name__ == "__main__":
-    print(make(int(sys.argv[1]), Path(sys.argv[2])))

@@ -279,6 +279,8 @@ class HarnessLM(LM):  # type: ignore[misc]
             raise HarnessError("a request has no image; use a text model")
         if all(isinstance(visual, Stored) for visual in visuals):
             return "+".join(visual.key for visual in visuals), _Lazy(visuals)
+        if strange := next((visual for visual in visuals if not isinstance(visual, Image.Image)), None):
+            raise HarnessError(f"a request's image is {strange!r}: doc_to_image has to give images")
         pictures = [visual.convert("RGB") for visual in visuals]
         digests = [hashlib.sha256(repr(one.size).encode() + one.tobytes()).hexdigest()[:16] for one in pictures]
         return "+".join(digests), pictures

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -42,19 +43,31 @@ PRINTED = {
 """What a benchmark prints; every number is finite. Of others: something."""
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_a_benchmark_runs_in_small_and_prints_what_it_promises(script, tmp_path):
-    here = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "VLM_HARNESS_LOCK": str(tmp_path / "lock")}
+def run(script: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """The smallest form, in one thread."""
+    here = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "VLM_HARNESS_LOCK": str(folder / "lock")}
     here["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, str(script), "--smoke"],
-        cwd=tmp_path,
+        cwd=folder,
         env={**os.environ, **here},
         capture_output=True,
         text=True,
         timeout=600,
         check=False,
     )
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """All of them, two at a time: each has one thread, and what it takes is not looked at."""
+    with ThreadPoolExecutor(2) as pool:
+        yield {script: pool.submit(run, script, tmp_path_factory.mktemp(script.stem)) for script in SCRIPTS}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_benchmark_runs_in_small_and_prints_what_it_promises(script, runs):
+    done = runs[script].result()
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.strip()
     for pattern in PRINTED.get(script.stem, ()):

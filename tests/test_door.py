@@ -1,12 +1,12 @@
 """What every command does at its door: exit codes, one line for an error; hostile command lines through the sweep's."""
 
-import importlib.util
 import itertools
 import random
 from pathlib import Path
 
 import pytest
 
+from benchmarks import mutations_cli
 from harness.door import answer
 from harness.schema import HarnessError
 
@@ -47,11 +47,8 @@ def test_help_is_printed_in_place_of_a_run(capsys):
     assert capsys.readouterr().out == "how\n"
 
 
-def test_hostile_command_lines_end_in_one_line(tmp_path):
-    path = Path(__file__).parent.parent / "benchmarks" / "mutations_cli.py"
-    spec = importlib.util.spec_from_file_location("mutations_cli", path)
-    mutations = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(mutations)
-    lines = itertools.islice(mutations.command_lines(random.Random(11)), 100)
-    wrong = {str(line)[:200]: said for line in lines if (said := mutations.fault(line, tmp_path))}
+def test_hostile_command_lines_end_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.plan.work_of", lambda _: {})  # counting what a full-size sweep computes takes a minute
+    lines = itertools.islice(mutations_cli.command_lines(random.Random(11)), 60)
+    wrong = {str(line)[:200]: said for line in lines if (said := mutations_cli.fault(line, tmp_path))}
     assert not wrong

@@ -7,7 +7,7 @@ import inspect
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from harness.schema import HarnessError, Llm
 
@@ -16,10 +16,12 @@ def build_llm(
     spec: Llm, attention: str = "sdpa", device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> PreTrainedModel:
     """`spec` with random weights on `device` (`meta` allocates nothing), with `attention` as implementation."""
+    if spec.architecture not in CONFIG_MAPPING:
+        raise HarnessError(f"llm {spec.name}: transformers has no architecture {spec.architecture!r}")
     try:
         config = AutoConfig.for_model(spec.architecture, **spec.config)
-    except (ValueError, KeyError) as error:
-        raise HarnessError(f"llm {spec.name}: transformers has no architecture {spec.architecture!r}") from error
+    except Exception as error:  # each configuration class has checks, and errors, of its own
+        raise HarnessError(f"llm {spec.name}: its configuration: {error}") from error
     try:
         with torch.device(device):
             model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=dtype)
