@@ -598,7 +598,7 @@ class Component(Noun):
 
 PARTS_OF = {
     "encoder": ("encoder", "resolution"),
-    "connector": ("encoder", "connector", "llm", "resolution"),
+    "connector": ("encoder", "connector", "llm"),
     "fusion": ("fusion", "llm"),
     "llm": ("llm",),
     "vlm": ("encoder", "connector", "llm", "resolution"),

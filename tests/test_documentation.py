@@ -208,7 +208,7 @@ def these(kind: str) -> list[list[str]]:
 
 STAND_INS = {
     "device=cuda": "device=cpu",
-    "dtype=float16": "dtype=float32",  # on a processor one product of the ceilings takes half a minute in half precision
+    "dtype=float16": "dtype=float32",  # half a minute for one product of the ceilings on a processor
     "checkpoint=path/to/your/vlm": f"checkpoint={SHIPPED / 'tiny_fastvithd-tiny_qwen2_m'}",
     "vlm.path=my-org/my-vlm": "vlm.path={smolvlm}",
     "vlm=fastvlm_0_5b": "vlm=fastvlm_0_5b vlm.path={fast_vlm}",

@@ -10,7 +10,9 @@ from pathlib import Path
 from harness.schema import HarnessError
 
 DEFAULTS = {"sweep": "resolution", "results": "results", "reports": "reports", "refresh": "false"}
-"""Arguments by name, in the order of the positional form."""
+"""Arguments by name."""
+PLACES = ("sweep", "results", "reports")
+"""Those that may go without their names, in this order."""
 USAGE = """\
 python -m harness.report [SWEEP [RESULTS [REPORTS]]] [KEY=VALUE ...]
 
@@ -54,13 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str]) -> dict[str, str]:
     """Positional and named arguments -> a value for each of `DEFAULTS`."""
     given: dict[str, str] = {}
-    places = iter(DEFAULTS)
+    places = iter(PLACES)
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if not equals:
             name, value = next(places, ""), argument
             if not name:
-                raise HarnessError(f"{argument}: at most {len(DEFAULTS)} places are expected: {' '.join(DEFAULTS)}")
+                raise HarnessError(f"{argument}: at most {len(PLACES)} places are expected: {' '.join(PLACES)}")
         if argument.startswith("-") or name not in DEFAULTS:
             near = difflib.get_close_matches(name, DEFAULTS, 1)
             hint = f"; did you mean {near[0]}=?" if near else ""
