@@ -102,6 +102,8 @@ def check_plain(value: Any, whole: int = WHOLE_NUMBER) -> Any:
             raise ValueError(f"more than {ITEMS} values")
         if isinstance(item, float) and not math.isfinite(item):
             raise ValueError(f"{item} is not a finite number")
+        if isinstance(item, str) and not item.isascii() and re.search("[\ud800-\udfff]", item):
+            raise ValueError(f"{item[:40]!r} is not Unicode text (a lone surrogate)")
         if isinstance(item, int) and not -whole <= item < whole:
             raise ValueError(f"a whole number of {item.bit_length()} bits")
     return value

@@ -99,7 +99,7 @@ def _parse(path: Path, number: int, line: bytes, noun: type[E]) -> E:
         content = None
     if not isinstance(content, dict):
         fault = "not a JSON record"
-    elif (found := content.get("schema_version")) != SCHEMA_VERSION or isinstance(found, bool):
+    elif (found := content.get("schema_version", SCHEMA_VERSION)) != SCHEMA_VERSION or isinstance(found, bool):
         raise HarnessError(
             f"{where}: written with schema {found}, this version reads {SCHEMA_VERSION}; "
             f"move the file elsewhere and measure again"

@@ -55,7 +55,7 @@ PAGES = [
     *sorted(page for page in (ROOT / "docs").glob("**/*.md") if not page.is_relative_to(SHOWN)),
 ]
 MARKS = ("run", "dry", "file", "shown")
-QUICK = ["protocol=quick", "limit=1", "threads=1"]
+QUICK = ["protocol=quick", "limit=1", "threads=1", "+protocol.lost=1", "+protocol.disturbed=1"]
 SMALL = ["encoder=tiny_vit", "llm=tiny_qwen2_m", "resolution=64,128", "direct=1", *QUICK]
 """The main job in seconds: two of its points, one block, one image of each suite."""
 SETUP = {"python3 -m venv .venv", ". .venv/bin/activate", "scripts/check"}
@@ -483,6 +483,12 @@ OTHERS = {
     "target: package.module:Class": "a line of YAML, which an example of CONTRIBUTING uses",
     "shown: REASON": "a mark of this file",
     "draw": "the function of an embedded suite",
+    "target": "a field of an encoder's YAML",
+    "nn.Module": "torch's class",
+    "~/.cache": "a folder of the user's",
+    "--include_path sweeps/suite": "lm-eval's option; its folder is checked with the commands",
+    "import harness": "Python; the notebook's block runs it",
+    'harness.load("resolution", "docs/showcase")': "Python; tests/test_api.py opens a report so",
 }
 """Words in backticks that are somebody else's, or no name at all."""
 
@@ -493,8 +499,17 @@ def known(span: str, page: Path) -> bool:
     names |= {*STAGES, *TTFTS, *get_args(Status), *get_args(Verdict), *get_args(claims.Verdict), *columns(), *MARKS}
     names |= {value for literal in (plan.Extrapolate,) for value in get_args(literal)}
     names |= {word for option in ("direct",) for word in re.findall(r"\b(all)\b", comment_of(option))}
+    if variable := re.match(r"VLM_HARNESS_\w+", span):
+        code = [*(ROOT / "harness").rglob("*.py"), *SWEEPS.glob("*.yaml")]
+        return any(variable[0] in path.read_text() for path in code)
+    if span.endswith("="):
+        return span[:-1] in KEYS | GROUPS.keys()
     if span in names or span in OTHERS or OPTION.match(span) or span.startswith(STARTS):
         return True
+    script, *given = span.split()
+    if given and (ROOT / "benchmarks" / script).is_file():
+        text = (ROOT / "benchmarks" / script).read_text()
+        return all(f'add_argument("{word}"' in text for word in given if word.startswith("--"))
     if span.startswith("--"):
         return span == "--help" or any(f'add_argument("{span}"' in p.read_text() for p in ROOT.glob("benchmarks/*.py"))
     return path_exists(span, page) or importable(span)
@@ -506,7 +521,7 @@ def comment_of(option: str) -> str:
 
 
 MADE = re.compile(
-    r"results/|reports/(resolution/)?|index\.html|(results/)?(measured/<machine>/)?(visits|exams)\.jsonl|(results/)?journal/|sweeps/<name>\.json"
+    r"results/|reports/(resolution/)?|index\.html|(results/)?(measured/<machine>/)?(visits|exams)\.jsonl|(results/)?journal/|(results/)?sweeps/(<name>|NAME)\.json"
     r"|scores\.md|claims\.md|published/"
 )
 """What a run writes, or results/README.md names within its own folder."""

@@ -33,7 +33,15 @@ def folder(tmp_path_factory):
 def command(folder, *more):
     where = f"data={{docvqa:{folder / 'docvqa'},mm_vet:{folder / 'mm_vet'}}}"
     vlm = ["vlm=hub", f"vlm.path={folder / 'tiny-qwen'}", "vlm.title='Tiny <Qwen>'", "resolution=112"]
-    rest = ["suites=[docvqa,mm_vet]", where, "protocol=quick", "threads=1", *more]
+    rest = [
+        "suites=[docvqa,mm_vet]",
+        where,
+        "protocol=quick",
+        "+protocol.lost=1",
+        "+protocol.disturbed=1",
+        "threads=1",
+        *more,
+    ]
     return [sys.executable, "-m", "harness.sweep", *vlm, *rest]
 
 
