@@ -23,9 +23,6 @@ __all__ = [
     "sweeps",
 ]
 
-MANIFEST = "manifest.json"
-"""A report's copy of its sweep's manifest, beside its records."""
-
 SUMMARY = (
     *("encoder", "llm", "resolution", "visual_tokens", "encode", "encode_efficiency", "prefill", "prefill_efficiency"),
     *(*TTFTS, "ttft_fused", "residual_ttft_model", "peak_bytes", "blocks", "disturbed_blocks"),
@@ -51,31 +48,27 @@ def load(sweep: str | Path = "resolution", results: str | Path = "results") -> p
 
 def points(sweep: str | Path = "resolution", results: str | Path = "results") -> list[Result]:
     """The same with everything they are made of: every visit, every sample, every answer."""
-    folder, known = Path(sweep), sweeps(results)
-    if str(sweep) not in known and folder.is_dir() and (folder / store.VISITS).is_file():
-        return Points(_reported(folder))
-    if str(sweep) not in known:
-        raise HarnessError(f"{unknown('sweep', str(sweep), known)} (under {results}; or give a report's folder)")
-    return Points(composition.load_results(Path(results), str(sweep))[1])
+    folder, name = Path(sweep), str(sweep)
+    if folder.is_dir() and (folder / store.VISITS).is_file():
+        if not (folder / store.MANIFEST).is_file():
+            raise HarnessError(
+                f"{folder}: a report without {store.MANIFEST}; make it again with python -m harness.report"
+            )
+        results, name = folder.parent, folder.name
+    if name not in (known := sweeps(results)):
+        raise HarnessError(f"{unknown('sweep', name, known)} (under {results}; or give a report's folder)")
+    return Points(composition.load_results(Path(results), name)[1])
 
 
 def sweeps(results: str | Path = "results") -> list[str]:
-    """Names of the sweeps that were run into `results`."""
-    return sorted(path.stem for path in (Path(results) / "sweeps").glob("*.json"))
+    """Names of the sweeps that were run into `results`, or whose reports lie there."""
+    run = {path.stem for path in (Path(results) / "sweeps").glob("*.json")}
+    return sorted(run | {folder.name for folder in reports(results)})
 
 
 def reports(folder: str | Path = "reports") -> list[Path]:
     """Folders of reports that `load` opens."""
-    return sorted(path.parent for path in Path(folder).glob(f"*/{MANIFEST}"))
-
-
-def _reported(folder: Path) -> list[Result]:
-    """The points of a report from its own records."""
-    if not (folder / MANIFEST).is_file():
-        raise HarnessError(f"{folder}: a report without {MANIFEST}; make it again with python -m harness.report")
-    visits = store.by_block(store.read(folder / store.VISITS, Visit))
-    exams = store.latest(store.read(folder / store.EXAMS, Exam))
-    return composition.compose(store.parse_manifest(folder / MANIFEST), visits, exams)
+    return sorted(path.parent for path in Path(folder).glob(f"*/{store.MANIFEST}"))
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:

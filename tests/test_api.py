@@ -129,3 +129,11 @@ def test_a_pipe_that_is_closed_is_no_traceback():
     done = subprocess.run(["sh", "-c", piped], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("python -m harness.sweep")
     assert done.stderr == ""
+
+
+def test_a_shipped_report_opens_by_its_name_or_its_folder():
+    shown = Path(__file__).parent.parent / "docs" / "showcase"
+    table = harness.load("resolution", shown)
+    assert len(table) == 24
+    assert harness.load(shown / "resolution")["ttft_model"].equals(table["ttft_model"])
+    assert {"resolution", "claims"} <= set(harness.sweeps(shown))
