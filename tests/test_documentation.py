@@ -41,6 +41,8 @@ from harness.config import compose_all, options
 from harness.lock import Held
 from harness.metrics import METRICS
 from harness.models.vlm import SHIPPED
+from harness.report.__main__ import DEFAULTS as REPORT_DEFAULTS
+from harness.report.__main__ import parse as parse_report
 from harness.resolve import make_point
 from harness.schema import STAGES, TTFTS, HarnessError, Status, Work, modules_of
 from harness.stats import Verdict
@@ -449,16 +451,24 @@ def test_our_models_answer_lm_eval_without_a_device_named(words, tmp_path):
 
 KEYS = {key for name in ("config", "train") for key in yaml.safe_load((SWEEPS / f"{name}.yaml").read_text())}
 GROUPS = {path.name: options(path.name) for path in SWEEPS.iterdir() if path.is_dir() and options(path.name)}
+REPORT = {*REPORT_DEFAULTS}
+"""Options of `python -m harness.report`."""
 OPTION = re.compile(r"^\+?([a-z_]+)((?:\.[a-z_]+)*)=(.+)$")
 
 
 @pytest.mark.parametrize(("page", "span"), [s for s in SPANS if OPTION.match(s[1])], ids=lambda v: str(v)[-60:])
 def test_options_exist_and_take_the_value(page, span):
-    key, _, value = OPTION.match(span).groups()
-    assert key in KEYS | GROUPS.keys()
-    if not re.search(r"\.\.\.|^[A-Z]+$|/", value):  # placeholders: NAME, [...], a/b for "a or b"
-        _, configs = compose_all([span], "train" if key in ("training", "recipe", "folder", "cache") else "config")
-        assert configs
+    words = span.split()
+    for word in words:
+        key, _, value = OPTION.match(word).groups()
+        if key in REPORT - KEYS:
+            assert parse_report([word])[key] == value
+            return
+        assert key in KEYS | GROUPS.keys()
+        if re.search(r"\.\.\.|^[A-Z]+$|/", value):  # placeholders: NAME, [...], a/b for "a or b"
+            return
+    _, configs = compose_all(words, "train" if key in ("training", "recipe", "folder", "cache") else "config")
+    assert configs
 
 
 def columns() -> set[str]:
