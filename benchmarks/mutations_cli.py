@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness.config import keys_of, options
 
-SECONDS = 30.0
+SECONDS = 90.0
 """Most that a dry run may take, operations not counted: that takes a minute for the largest sweeps."""
 KEYS, GROUPS = keys_of("config")
 FIELDS = (
