@@ -13,7 +13,7 @@ from conftest import make_component, make_exam, make_point, make_samples, make_s
 from harness import measurement
 from harness.bench import Cached, InvalidOutput, UntrustedTimer
 from harness.schema import HarnessError, Samples, TimerTest
-from harness.worker import Worker, serve, work_off
+from harness.worker import Worker, _pressed, serve, work_off
 
 UNTRUSTED = TimerTest(
     resolution=1e-9,
@@ -61,6 +61,13 @@ class Faulty:
     def exam(self, point, suite, progress, journal):
         progress(suite.name, 0.5)
         return make_score(suite.name, 3)
+
+
+@pytest.fixture(autouse=True)
+def nobody_presses():
+    """Ctrl-C of one test is not kept for the next one."""
+    yield
+    _pressed.clear()
 
 
 def child(pipe):
