@@ -76,6 +76,4 @@ def _write_submissions(points: Iterable[Result], folder: Path) -> list[str]:
 
 def _write_lines(path: Path, entries: Iterable[Entry | Manifest]) -> None:
     """One line each, in one step: what is replaced may be what was read."""
-    part = path.with_suffix(".part")
-    part.write_text("".join(entry.model_dump_json() + "\n" for entry in entries), encoding="utf-8")
-    part.replace(path)
+    store.write_whole(path, "".join(entry.model_dump_json() + "\n" for entry in entries))
