@@ -7,10 +7,12 @@ costs some microseconds (`benchmarks/bench_truth.py` prints the whole cost of th
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any
 
 import psutil
 
+from harness.machine import available_cores
 from harness.schema import HarnessError, Telemetry, one_line
 
 MOST_THREADS = 64
@@ -31,6 +34,10 @@ LOOK = 1.0
 """Seconds of a look at a machine that nothing is measured on yet."""
 SPARE = 0.25
 """Processors that others may use of those that the threads want, or share of a GPU: what a desktop does by itself."""
+TRIAL = 0.3
+"""Seconds in which threads that only count try to get their processors."""
+DENIED = 0.2
+"""Share of the trial that they may be without one: threads start and end, and one of them may be moved."""
 NAMED = 3
 """Processes that are named as the machine's users, the busiest first."""
 
@@ -57,15 +64,20 @@ class Use:
     """Share of the time in which the GPU had work; None without one, or where it does not say."""
     load: float | None = None
     """Runnable processes of the last minute: a hint, it stays high for minutes after a training has ended."""
+    got: float = 1.0
+    """Share of the wanted processors' time that our own threads got when they tried: a container's quota, and what
+    others do under the same one, shows in no counter of the machine."""
 
     @property
     def busy(self) -> bool:
         """Whether what is measured now would have to share: others use processors that the threads want, or the
-        GPU."""
-        return self.processors - max(0, self.cores - self.wanted) > SPARE or (self.gpu or 0.0) > SPARE
+        GPU, or the threads did not get their processors."""
+        shared = self.processors - max(0, self.cores - self.wanted) > SPARE or (self.gpu or 0.0) > SPARE
+        return shared or self.got < 1 - DENIED
 
     def __str__(self) -> str:
         text = f"others use {self.processors:.1f} of {self.cores} processors"
+        text += f", {self.wanted} threads get {self.got:.0%} of theirs" if self.got < 1 - DENIED else ""
         text += f" and the GPU {self.gpu:.0%} of the time" if self.gpu else ""
         text += f" (load {self.load:.1f})" if self.load is not None else ""
         return f"{text}: {', '.join(self.users)}" if self.users else f"{text}; which processes cannot be seen from here"
@@ -222,14 +234,29 @@ def look(device: str, threads: int, seconds: float = LOOK) -> Use:
     foreign -= math.fsum(share for pid, share in used.items() if pid in ours)
     busiest = sorted((pid for pid in used if pid not in ours), key=used.__getitem__, reverse=True)[:NAMED]
     named = (_named(pid, used[pid]) for pid in busiest if used[pid] > 0.05)
+    wanted = threads if device == "cpu" else 1
     return Use(
         processors=max(0.0, foreign),
-        wanted=threads if device == "cpu" else 1,
+        wanted=wanted,
         cores=psutil.cpu_count() or 1,
         users=tuple(filter(None, named)),
         gpu=math.fsum(shares) / len(shares) if shares else None,
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        got=trial(min(wanted, available_cores())),
     )
+
+
+def trial(threads: int, seconds: float = TRIAL) -> float:
+    """Share of `seconds` that each of so many threads had a processor while all of them did nothing but count."""
+
+    def count() -> float:
+        begin, used = time.perf_counter(), time.thread_time()
+        while (passed := time.perf_counter() - begin) < seconds:
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 2000)  # about a millisecond without Python's lock
+        return (time.thread_time() - used) / passed
+
+    with ThreadPoolExecutor(threads) as pool:
+        return math.fsum(pool.map(lambda _: count(), range(threads))) / threads
 
 
 def _processes() -> dict[int, float]:

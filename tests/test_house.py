@@ -28,7 +28,7 @@ RANK = {
     "published": 2,
     "journal": 1,
     "config": 1,
-    "machine": 1,
+    "machine": 0,
     "store": 1,
     "telemetry": 1,
     "timer": 1,

@@ -9,7 +9,8 @@ import psutil
 import pytest
 
 from harness import telemetry
-from harness.telemetry import Gpu, Reading, Use, Watch, look, mark
+from harness.machine import available_cores
+from harness.telemetry import Gpu, Reading, Use, Watch, look, mark, trial
 
 
 @pytest.mark.parametrize(
@@ -106,6 +107,8 @@ def test_what_a_system_does_not_tell_is_none_never_zero():
         (Use(0.3, wanted=128, cores=64), True),
         (Use(0.0, wanted=1, cores=8, gpu=0.9), True),
         (Use(0.0, wanted=1, cores=8, gpu=0.0, load=7.5), False),  # a load that is over is a hint, not a use
+        (Use(2.0, wanted=2, cores=64, got=0.5), True),  # a quota that others use up as well
+        (Use(0.0, wanted=2, cores=2, got=0.9), False),
     ],
 )
 def test_a_machine_is_busy_when_others_use_what_the_threads_want(use, busy):
@@ -115,6 +118,9 @@ def test_a_machine_is_busy_when_others_use_what_the_threads_want(use, busy):
 def test_a_use_says_who_it_is():
     use = Use(1.44, 2, 2, ("ffmpeg (pid 71, ann) 98%", "python (pid 9, ann) 46%"), load=7.5)
     assert str(use) == ("others use 1.4 of 2 processors (load 7.5): ffmpeg (pid 71, ann) 98%, python (pid 9, ann) 46%")
+    assert str(Use(2.0, 2, 64, got=0.5)).startswith(
+        "others use 2.0 of 64 processors, 2 threads get 50% of theirs; which"
+    )
     assert str(Use(1.0, 2, 2, gpu=0.5)) == (
         "others use 1.0 of 2 processors and the GPU 50% of the time; which processes cannot be seen from here"
     )
@@ -179,6 +185,7 @@ def machine(monkeypatch, clock):
         monkeypatch.setattr(telemetry, "psutil", fake)
         monkeypatch.setattr(telemetry.time, "sleep", clock.advance)
         monkeypatch.setattr(telemetry.time, "monotonic", clock)
+        monkeypatch.setattr(telemetry, "trial", lambda threads: 1.0)
         return look("cpu", 2)
 
     return make
@@ -207,6 +214,11 @@ def test_a_real_look_takes_its_time_and_counts_no_more_than_there_is():
     assert time.monotonic() - begin >= 0.1
     assert 0 <= use.processors <= use.cores * 1.5  # the system's counters have ticks of 10 ms
     assert use.gpu is None
+
+
+def test_threads_that_share_processors_get_a_part_of_them():
+    share = trial(4 * available_cores(), seconds=0.2)
+    assert 0.05 < share < 0.5  # a quarter, whatever else runs, but for the ticks of the scheduler
 
 
 def test_a_gpu_that_others_use_is_seen_and_one_that_does_not_say_is_unknown():
