@@ -13,6 +13,7 @@ COMMANDS = {
     "sweep": "measure points (time to first token, accuracy) and write a report",
     "report": "make a report again from what is stored",
     "train": "train a VLM of the reference family",
+    "train.finetune": "train a VLM of full size from hub checkpoints of its encoder and its LLM",
     "lm_evaluation": "lm-eval's command line, with this project's models and engine",
 }
 

@@ -123,7 +123,7 @@ def find(claims: Iterable[Claim], results: Iterable[Result], root: Path) -> list
         elif claim.kind == "score_delta":
             found += [_scores(claim, reference, by_point) for reference in claim.references]
         else:
-            why = "it is the time of a training run on one node of 8 H100-80GB"
+            why = "it is the time of a training run on one node of 8 H100-80GB; harness.train.finetune measures a pace"
             found.append(Finding(claim, "", "", "training", None, "cannot be measured here", why))
     return found
 

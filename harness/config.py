@@ -36,7 +36,17 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import sweeps
-from harness.options import Options, PointOptions, RunOptions, SweepFile, TrainOptions, shown, take, take_sweep
+from harness.options import (
+    FinetuneOptions,
+    Options,
+    PointOptions,
+    RunOptions,
+    SweepFile,
+    TrainOptions,
+    shown,
+    take,
+    take_sweep,
+)
 from harness.schema import HarnessError, check_plain, unknown
 
 ROOT = Path(sweeps.__file__).parent
@@ -44,9 +54,9 @@ ROOT = Path(sweeps.__file__).parent
 Plain = dict[str, Any]
 
 SWEEPS = ("sweep", "training")
-"""Config groups whose files list grids: of `config.yaml`, and of every root config that trains."""
+"""Config groups whose files list grids: of `config.yaml` and of `train.yaml`."""
 
-RUNS: dict[str, type[Options]] = {"config": RunOptions, "train": TrainOptions}
+RUNS: dict[str, type[Options]] = {"config": RunOptions, "train": TrainOptions, "finetune": FinetuneOptions}
 """By root config: what its run takes."""
 
 PARTS = {"system", "encoder", "connector", "fusion", "llm", "vlm", "resolution", "tiles", "also"}
@@ -79,7 +89,8 @@ def keys_of(root: str) -> tuple[list[str], list[str]]:
     listed = OmegaConf.to_container(OmegaConf.load(ROOT / f"{root}.yaml"), resolve=False)
     assert isinstance(listed, dict)
     groups = [str(key) for each in listed["defaults"] if each != "_self_" for key in each]
-    return [str(key) for key in listed if key != "defaults"], [*groups, SWEEPS[root != "config"]]
+    grids = {"config": ["sweep"], "train": ["training"]}.get(root, [])
+    return [str(key) for key in listed if key != "defaults"], [*groups, *grids]
 
 
 def usage_of(root: str) -> str:

@@ -8,10 +8,12 @@ chat template, a processor, a model built from a stored configuration) runs in a
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import io
 import json
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -30,6 +32,8 @@ CONFIG_BYTES = 16 * MIB
 LINE_BYTES = 256 * MIB
 """Largest line of a store: an evaluation of 200,000 answers is some 60 MiB."""
 
+ITEM_BYTES = 16 * MIB
+"""Largest value of a list that is read one by one: a conversation of some thousand pages."""
 TABLE_BYTES = 64 * MIB
 """Largest JSON document of rows; one of JSON lines may be larger."""
 IMAGE_BYTES = 256 * MIB
@@ -73,6 +77,88 @@ def read_lines(path: Path, most: int = LINE_BYTES) -> Iterator[tuple[int, bytes]
                 raise HarnessError(f"{path}: a line of more than {most} bytes at byte {start}")
             yield start, line
             start += len(line)
+
+
+def read_items(path: Path, most: int = ITEM_BYTES) -> Iterator[tuple[int, int]]:
+    """Where each value of a JSON list of any length begins and how many bytes it has, without keeping any; a file that
+    begins otherwise is JSON lines. `read_part` reads a value. Refused if one is longer than `most`."""
+    with opened(path) as file:
+        head = file.read(MIB).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+        file.seek(0)
+        if head != b"[":
+            yield from ((start, len(line)) for start, line in read_lines(path, most) if line.strip())
+            return
+        yield from _List(file, str(path), most)
+
+
+class _List:
+    """The values of a JSON list, each by its place; text is read until it holds a whole one."""
+
+    PIECE = 2**16
+    SPACE = re.compile(r"[ \t\r\n]*")
+
+    def __init__(self, file: IO[bytes], where: str, most: int):
+        self.file, self.where, self.most = file, where, most
+        self.text, self.at, self.byte = "", 0, 0
+        """What was read and not done with begins at character `at`, byte `byte` of the file."""
+        self._decode = codecs.getincrementaldecoder("utf-8")().decode
+        self._scan = json.JSONDecoder().raw_decode
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        if self._sign() == "\ufeff":
+            self._step(1)
+        expected = "["
+        while True:
+            if (sign := self._sign()) == "]" and expected != "[":
+                return
+            if sign != expected:
+                raise HarnessError(f"{self.where}: not JSON: '{expected}' is expected at byte {self.byte}")
+            self._step(1)
+            if expected == "[" and self._sign() == "]":
+                return
+            expected = ","
+            yield self._value()
+
+    def _value(self) -> tuple[int, int]:
+        """Place and size of the value that begins here."""
+        self._sign()
+        while True:
+            try:
+                end = self._scan(self.text, self.at)[1]
+                if end < len(self.text) or not self._more():  # a number might go on
+                    start, before = self.byte, self.at
+                    self._step(end - before)
+                    return start, self.byte - start
+            except (ValueError, RecursionError) as error:
+                if isinstance(error, RecursionError) or not self._more():
+                    raise HarnessError(f"{self.where}: not JSON: the value at byte {self.byte}: {error}") from error
+            if len(self.text) - self.at > self.most:
+                raise HarnessError(f"{self.where}: a value of more than {self.most} bytes at byte {self.byte}")
+
+    def _sign(self) -> str:
+        """The next character that is no space; empty at the end of the file."""
+        while True:
+            found = self.SPACE.match(self.text, self.at)
+            self._step((found.end() if found else self.at) - self.at)
+            if self.at < len(self.text):
+                return self.text[self.at]
+            if not self._more():
+                return ""
+
+    def _step(self, count: int) -> None:
+        """So many characters are done with."""
+        self.byte += len(self.text[self.at : self.at + count].encode())
+        self.at += count
+
+    def _more(self) -> bool:
+        """Read on, as much again as is there: a long value is not scanned again and again."""
+        left = self.text[self.at :]
+        piece = self.file.read(max(self.PIECE, len(left)))
+        try:
+            self.text, self.at = left + self._decode(piece, not piece), 0
+        except UnicodeDecodeError as error:
+            raise HarnessError(f"{self.where}: not UTF-8 text (after byte {self.byte})") from error
+        return bool(piece)
 
 
 def read_part(path: Path, start: int, size: int) -> bytes:

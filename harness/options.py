@@ -126,6 +126,68 @@ class TrainOptions(Options):
     """a folder"""
 
 
+class FinetuneOptions(Options):
+    """How a VLM of full size is trained, beside its parts, its template and its stage."""
+
+    data: Text | None
+    """a JSON file of conversations"""
+    images: Folder | None
+    """a folder"""
+    encoder_weights: Text
+    """a hub id, a folder or a safetensors file"""
+    llm_weights: Text
+    """a hub id or a folder"""
+    start: Folder | None
+    """a folder that stage=align wrote"""
+    folder: Folder
+    """a folder"""
+    resolution: Annotated[int, Field(ge=1, le=2**16)] | None
+    """a whole number above 0 (pixels, at most 65536)"""
+    length: Annotated[int, Field(ge=8, le=2**20)]
+    """a whole number from 8 (tokens)"""
+    micro_batch: Annotated[int, Field(ge=1, le=2**16)]
+    """a whole number above 0"""
+    precision: Literal["auto", "float32", "bfloat16"]
+    """auto, float32 or bfloat16"""
+    shard: bool | Literal["auto"]
+    """true, false or auto"""
+    recompute: bool
+    """true or false"""
+    stored: Literal["float32", "bfloat16", "float16"]
+    """float32, bfloat16 or float16"""
+    save_minutes: Annotated[float, Field(gt=0, le=DAY)]
+    """a number of minutes above 0"""
+    save_steps: Annotated[int, Field(ge=1, le=2**31)]
+    """a whole number above 0"""
+    bad: Literal["refuse", "skip"]
+    """refuse or skip"""
+    workers: Annotated[int, Field(ge=1, le=256)]
+    """a whole number from 1 to 256"""
+    seed: Whole
+    """a whole number from 0"""
+
+
+class Stage(Options):
+    """A file under `sweeps/stage/`: what learns, how fast and for how long."""
+
+    name: Slug
+    learns: Annotated[
+        tuple[Literal["encoder", "connector", "llm"], ...], BeforeValidator(_one_value), Field(min_length=1)
+    ]
+    """a list of encoder, connector, llm"""
+    lr: Annotated[float, Field(gt=0, le=1)]
+    """a number above 0, at most 1"""
+    batch: Annotated[int, Field(ge=1, le=2**20)]
+    """a whole number above 0 (samples)"""
+    warmup: Annotated[float, Field(ge=0, lt=1)]
+    """a share from 0, below 1"""
+    epochs: Annotated[int, Field(ge=1, le=10**4)]
+    """a whole number above 0"""
+    plain: bool
+    """true or false"""
+    source: Line = ""
+
+
 Scalar = str | int | float | bool | None
 Axis = Annotated[Scalar | tuple[Scalar, ...], BeforeValidator(_one_value)]
 Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$", max_length=200)]

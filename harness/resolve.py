@@ -19,6 +19,8 @@ from harness.models.vlm import (
     check_checkpoint,
     folder_of,
     hash_checkpoint,
+    is_ours,
+    read_spec,
 )
 from harness.schema import (
     Connector,
@@ -48,6 +50,7 @@ def make_point(config: Plain) -> Point:
     """One composed config -> a point; raises `HarnessError` for anything that could not be measured."""
     if config.get("vlm"):
         return _published(config)
+    config = _with_parts_of_folder(config)
     encoder = _noun(Encoder, config["encoder"], "encoder")
     also = tuple(_noun(Encoder, fields, "encoder") for fields in (config["also"] or {}).values())
     llm = _noun(Llm, config["llm"], "llm")
@@ -90,6 +93,19 @@ def make_point(config: Plain) -> Point:
     if fusion is not None:
         check_fusion(fusion, point)
     return point
+
+
+PARTS = ("encoder", "connector", "llm")
+
+
+def _with_parts_of_folder(config: Plain) -> Plain:
+    """The config with the parts of the checkpoint's folder in place of those that nobody named."""
+    folder = Path(str(config["checkpoint"]))
+    given = {one.partition("=")[0].lstrip("+").partition(".")[0] for one in config.get("overrides", PARTS)}
+    if given.issuperset(PARTS) or config.get("system") or not folder.is_dir() or not is_ours(folder):
+        return config
+    spec = read_spec(folder, _noun(Encoder, config["encoder"], "encoder"))
+    return config | {name: getattr(spec, name).model_dump() for name in PARTS if name not in given}
 
 
 def _system(config: Plain) -> System | None:

@@ -327,6 +327,25 @@ class Llm(Noun):
         return self
 
 
+class Template(Noun):
+    """How a dialogue is written for an LLM: text and special tokens around what is asked and said."""
+
+    name: str
+    bos: str
+    """What every sequence begins with; empty for LLMs without such a token."""
+    system: str
+    """What stands before the first turn."""
+    user: str
+    """Before what is asked."""
+    reply: str
+    """Between what is asked and the answer."""
+    end: str
+    """The one token that ends an answer."""
+    after: str
+    """Between that token and the next turn."""
+    source: str
+
+
 class Published(Noun):
     """A whole VLM as its authors published it, in the hub's format."""
 

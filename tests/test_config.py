@@ -6,7 +6,7 @@ import time
 import pytest
 
 from harness.config import compose_all, keys_of, options, usage_of
-from harness.options import PointOptions, RunOptions, TrainOptions
+from harness.options import FinetuneOptions, PointOptions, RunOptions, TrainOptions
 from harness.schema import HarnessError
 
 
@@ -137,10 +137,10 @@ def test_hydras_functions_list_values(argument, values):
     assert [c[key]["name"] if key == "encoder" else c[key] for c in configs] == values
 
 
-@pytest.mark.parametrize("root", ["config", "train"])
+@pytest.mark.parametrize("root", ["config", "train", "finetune"])
 def test_every_option_is_checked_and_in_the_help(root):
     keys, groups = keys_of(root)
-    models = (RunOptions, PointOptions) if root == "config" else (TrainOptions,)
+    models = {"config": (RunOptions, PointOptions), "train": (TrainOptions,), "finetune": (FinetuneOptions,)}[root]
     checked = {name for model in models for name in model.model_fields}
     assert checked == set(keys)
     said = usage_of(root)

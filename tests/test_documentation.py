@@ -37,7 +37,7 @@ import harness
 from benchmarks.checkpoints import KINDS
 from harness import api, claims, door, plan, sweep
 from harness.config import ROOT as SWEEPS
-from harness.config import compose_all, options
+from harness.config import compose_all, keys_of, options
 from harness.lock import Held
 from harness.metrics import METRICS
 from harness.models.vlm import SHIPPED
@@ -47,6 +47,7 @@ from harness.resolve import make_point
 from harness.schema import STAGES, TTFTS, HarnessError, Status, Work, modules_of
 from harness.stats import Verdict
 from harness.telemetry import Disturbed
+from harness.train.finetune import options_of
 
 ROOT = Path(__file__).parent.parent
 SHOWN = ROOT / "docs" / "showcase"
@@ -140,7 +141,7 @@ def spans_of(page: Path) -> list[str]:
 
 
 SPANS = sorted({(page, span) for page in PAGES for span in spans_of(page)})
-STARTS = ("python ", "python3 ", "lm_eval ", "pip ", "pytest", "scripts/")
+STARTS = ("accelerate ", "torchrun ", "python ", "python3 ", "lm_eval ", "pip ", "pytest", "scripts/")
 COMMANDS = [(f, words) for f in FENCES if f.language == "bash" for words in commands_of(f.text)]
 INLINE = [(page, words) for page, span in SPANS if span.startswith(STARTS) for words in commands_of(span)]
 PLANNED = [words for _, words in [*COMMANDS, *INLINE] if words[:3] == ["python", "-m", "harness.sweep"]]
@@ -194,6 +195,8 @@ def kind_of(words: list[str]) -> str:
         return "benchmark"
     if words[-1].startswith("scripts/") and words[:-1] in ([], ["python"]):
         return "script" if (ROOT / words[-1]).is_file() else "unknown"
+    if words[0] in ("accelerate", "torchrun") and "-m" in words:
+        return kind_of(["python", *words[words.index("-m") :]])
     if words[:2] == ["python", "-m"] and words[2].partition(".")[0] == "harness":
         return words[2].rpartition(".")[2]
     return "unknown"
@@ -379,6 +382,15 @@ def test_trainings_compose(words):
     assert all(config["recipe"] for config in configs)
 
 
+@pytest.mark.parametrize("words", these("finetune"), ids=" ".join)
+def test_trainings_of_full_size_compose(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = [word for word in words[words.index("-m") + 2 :] if word != "..."]
+    (config,) = compose_all(given or ["data=any.json"], root="finetune")[1]  # the name alone, in a sentence
+    options, stage = options_of(config)
+    assert (stage.name == "joint") == bool(options.start)
+
+
 @pytest.mark.parametrize("words", [*these("harness"), *these("report")], ids=" ".join)
 def test_other_commands_run(words, measured):
     shutil.copytree(SHOWN, measured / "docs" / "showcase", dirs_exist_ok=True)
@@ -449,7 +461,11 @@ def test_our_models_answer_lm_eval_without_a_device_named(words, tmp_path):
 # Names: options, columns, exit codes, paths
 
 
-KEYS = {key for name in ("config", "train") for key in yaml.safe_load((SWEEPS / f"{name}.yaml").read_text())}
+KEYS = {
+    key for name in ("config", "train", "finetune") for key in yaml.safe_load((SWEEPS / f"{name}.yaml").read_text())
+}
+FINETUNE = {*keys_of("finetune")[0], "stage", "template"} - {*keys_of("config")[0], *keys_of("train")[0]}
+"""Options of `python -m harness.train.finetune` alone."""
 GROUPS = {path.name: options(path.name) for path in SWEEPS.iterdir() if path.is_dir() and options(path.name)}
 REPORT = {*REPORT_DEFAULTS}
 """Options of `python -m harness.report`."""
@@ -467,7 +483,8 @@ def test_options_exist_and_take_the_value(page, span):
         assert key in KEYS | GROUPS.keys()
         if re.search(r"\.\.\.|^[A-Z]+$|/", value):  # placeholders: NAME, [...], a/b for "a or b"
             return
-    _, configs = compose_all(words, "train" if key in ("training", "recipe", "folder", "cache") else "config")
+    root = "train" if key in ("training", "recipe", "folder", "cache") else "config"
+    _, configs = compose_all(words, "finetune" if key in FINETUNE else root)
     assert configs
 
 

@@ -45,7 +45,7 @@ RANK = {
     "resolve": 3,
     "report": 4,
     "answers": 4,
-    "train": 4,
+    "train": 6,
     "plan": 4,
     "progress": 5,
     "measurement": 5,

@@ -1,12 +1,26 @@
 """The door for foreign content: bounded, one line, and the only one."""
 
 import ast
+import json
 import os
+import random
 from pathlib import Path
 
 import pytest
 
-from harness.intake import bounded, hash_files, parse_json, read_bytes, read_json, read_text, read_yaml, tensors_of
+from harness.intake import (
+    ITEM_BYTES,
+    bounded,
+    hash_files,
+    parse_json,
+    read_bytes,
+    read_items,
+    read_json,
+    read_part,
+    read_text,
+    read_yaml,
+    tensors_of,
+)
 from harness.schema import LINE, HarnessError, one_line
 
 ROOT = Path(__file__).parent.parent / "harness"
@@ -55,6 +69,9 @@ ALLOWED: dict[str, dict[str, str]] = {
     "suites/hub.py": {"datasets.load_dataset": "the door for data sets; no script is run"},
     "train/__main__.py": {"load_file": "a checkpoint of this very training"},
     "train/instruct.py": {"load_file": "a checkpoint of this very training"},
+    "train/finetune.py": {"open": "writes the log"},
+    "train/parts.py": {"load_file": "safetensors whose header was compared with the modules"},
+    "train/resume.py": {"load_file": "a checkpoint of this very training"},
     "train/pool.py": {
         "np.load": "arrays that this very training drew; no pickles (numpy's default)",
         **dict.fromkeys(("json.loads", "read_text"), "rows that this very training drew, and its own code"),
@@ -131,6 +148,41 @@ def test_yaml_makes_no_objects_and_no_bombs(tmp_path):
     path.write_text("\n".join(lines))
     with pytest.raises(HarnessError, match="more than 1000000 values"):
         read_yaml(path)
+
+
+@pytest.mark.parametrize("form", ["one line", "indented", "with a mark of order", "lines"])
+def test_a_long_list_is_read_value_by_value(tmp_path, form):
+    rng = random.Random(0)
+    rows = [{"id": k, "text": "ä€\U0001f600" * rng.randint(0, 400), "more": [1, {"y": None}]} for k in range(500)]
+    rows += [12345, "]", []]
+    path = tmp_path / "rows.json"
+    if form == "lines":
+        path.write_text("\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n")
+    else:
+        text = json.dumps(rows, ensure_ascii=False, indent=2 if form == "indented" else None)
+        path.write_text("\ufeff " * (form == "with a mark of order") + text)
+    assert [json.loads(read_part(path, *place)) for place in read_items(path)] == rows
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"[", "Expecting value"),
+        (b"[1,", "Expecting value"),
+        (b"[1 2]", "',' is expected at byte 3"),
+        (b"[1", "',' is expected at byte 2"),
+        (b'["\xff"]', "not UTF-8 text"),
+        (b"[" * 10**5, "recursion"),
+        (b'["' + b"x" * ITEM_BYTES + b'"]', "a value of more than 16777216 bytes at byte 1"),
+        (b'["' + b"x" * 3 * ITEM_BYTES, "a value of more than 16777216 bytes at byte 1"),
+    ],
+)
+def test_a_list_that_is_none_is_one_line(tmp_path, content, said):
+    path = tmp_path / "rows.json"
+    path.write_bytes(content)
+    with pytest.raises(HarnessError, match=said) as error:
+        list(read_items(path))
+    assert str(path) in str(error.value)
 
 
 def test_good_content_comes_back_as_it_is(tmp_path):

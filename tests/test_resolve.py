@@ -105,8 +105,15 @@ def test_a_device_may_have_a_number(monkeypatch):
 
 
 def test_a_checkpoint_of_another_model_is_refused(vlm_folder):
-    with pytest.raises(HarnessError, match=r"holds micro_fastvithd \+ micro_qwen2, asked for tiny_fastvithd"):
-        point_of(f"checkpoint={vlm_folder}")
+    for named, said in (("encoder=tiny_vit", "tiny_vit"), ("llm=tiny_qwen2_m", r"micro_fastvithd \+ tiny_qwen2_m")):
+        with pytest.raises(HarnessError, match=rf"holds micro_fastvithd \+ micro_qwen2, asked for {said}"):
+            point_of(f"checkpoint={vlm_folder}", named)
+
+
+def test_parts_that_nobody_names_are_those_of_the_folder(vlm_folder):
+    point = point_of(f"checkpoint={vlm_folder}")
+    assert (point.encoder.name, point.llm.name) == ("micro_fastvithd", "micro_qwen2")
+    assert point.resolution == 128  # its encoder's own
 
 
 def test_a_folder_without_weights_is_refused(tmp_path):

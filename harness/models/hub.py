@@ -460,7 +460,7 @@ def check_folder(folder: Path) -> int:
     for name, content in stored.items():
         if not isinstance(content, dict):
             raise HarnessError(f"{name}: an object is expected, found a {type(content).__name__}")
-        _check_settings(content, name)
+        check_settings(content, name)
     kind = stored["config.json"].get("model_type")
     if isinstance(kind, str) and kind in REFUSED:
         raise HarnessError(f"{kind} is not supported: {REFUSED[kind]}")
@@ -468,11 +468,11 @@ def check_folder(folder: Path) -> int:
         raise HarnessError(f"config.json: model_type {kind!r} is not one of transformers' image-text-to-text models")
     index = stored.get("model.safetensors.index.json")
     if index is not None and not (folder / "model.safetensors").exists():
-        _check_index(index, folder)
+        check_index(index, folder)
     return parameters_of_hub(folder)
 
 
-def _check_settings(content: Any, where: str) -> None:
+def check_settings(content: Any, where: str) -> None:
     """Refuse sizes of which something absurd would be built, and whatever names another file or program."""
     left = [(where, content)]
     while left:
@@ -502,7 +502,7 @@ def _check_size(value: Any, most: int, where: str) -> None:
             raise HarnessError(f"{where}={size!r}: a whole number from 1 to {most} is expected")
 
 
-def _check_index(index: dict[str, Any], folder: Path) -> None:
+def check_index(index: dict[str, Any], folder: Path) -> None:
     """Refuse an index of shards that names what is not in the folder."""
     shards = index.get("weight_map")
     if not isinstance(shards, dict) or not shards:

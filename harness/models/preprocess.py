@@ -43,10 +43,16 @@ def square(image: Image.Image, resolution: int, fill: tuple[int, int, int]) -> n
     return np.asarray(image.resize((resolution, resolution), Image.Resampling.BICUBIC))
 
 
+def fill_of(encoder: Encoder) -> tuple[int, int, int]:
+    """The encoder's mean colour, with which images are padded; 0..255."""
+    red, green, blue = (round(255 * channel) for channel in encoder.mean)
+    return red, green, blue
+
+
 def normalise(pixels: Tensor, encoder: Encoder) -> Tensor:
     """uint8 (B, R, R, 3) -> float32 (B, 3, R, R) in the encoder's normalisation."""
-    mean = torch.tensor(encoder.mean).view(1, 3, 1, 1)
-    std = torch.tensor(encoder.std).view(1, 3, 1, 1)
+    mean = torch.tensor(encoder.mean, device=pixels.device).view(1, 3, 1, 1)
+    std = torch.tensor(encoder.std, device=pixels.device).view(1, 3, 1, 1)
     return (pixels.permute(0, 3, 1, 2).float().div_(255.0) - mean) / std
 
 
@@ -56,12 +62,12 @@ def pixel_tensor(image: bytes | Image.Image, encoder: Encoder, resolution: int, 
     Several tiles are AnyRes' (LLaVA-NeXT): the whole at resolution R first, then, row by row, the squares of a grid
     that covers it at g times R.
     """
-    red, green, blue = (round(255 * channel) for channel in encoder.mean)
+    fill = fill_of(encoder)
     picture = decode_image(image) if isinstance(image, bytes) else image.convert("RGB")
-    pieces = [square(picture, resolution, (red, green, blue))]
+    pieces = [square(picture, resolution, fill)]
     if tiles > 1:
         grid = grid_of(tiles)
-        large = square(picture, grid * resolution, (red, green, blue))
+        large = square(picture, grid * resolution, fill)
         rows = large.reshape(grid, resolution, grid, resolution, 3).swapaxes(1, 2)
         pieces += [*rows.reshape(-1, resolution, resolution, 3)]
     return normalise(torch.from_numpy(np.stack(pieces)), encoder)

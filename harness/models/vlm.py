@@ -1,12 +1,14 @@
 """A VLM: (vision encoder, connector, LLM), as separate stages that a bench can time and an answerer can call.
 
-A sequence is  <bos> | visual tokens | question | <answer> | answer | <eos>.  Saved as a folder: `config.json` (the
-three specifications), `model.safetensors`, and for a trained VLM `tokenizer.json`, `training.json`.
+A sequence is  <bos> | visual tokens | question | <answer> | answer | <eos>, or what the LLM's template makes of it.
+Saved as a folder: `config.json` (the specifications), `model.safetensors`, and for a trained VLM `tokenizer.json`,
+`training.json`.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -26,7 +28,7 @@ from harness.models.encoders import VisionEncoder
 from harness.models.fusions import Fused
 from harness.models.llms import build_llm, cache_name, prefill, splice
 from harness.models.tokenizer import ANSWER, BOS, EOS, PAD, UNKNOWN
-from harness.schema import Connector, Encoder, Fusion, HarnessError, Llm, Noun, first_fault
+from harness.schema import Connector, Encoder, Fusion, HarnessError, Llm, Noun, Template, first_fault
 
 CONFIG, WEIGHTS, TOKENIZER, TRAINING = "config.json", "model.safetensors", "tokenizer.json", "training.json"
 FORMAT = 1
@@ -48,6 +50,8 @@ class VlmSpec(Noun):
     llm: Llm
     training_form: bool
     """Whether the stored encoder still has its training branches; they are fused when it is loaded."""
+    template: Template | None = None
+    """How a dialogue is written, where the LLM brought its tokenizer; None: the reference family's way."""
 
 
 class Vlm(nn.Module):
@@ -62,13 +66,14 @@ class Vlm(nn.Module):
         dtype: torch.dtype = torch.float32,
         resolution: int | None = None,
     ):
-        """Build with random weights on `device`. A tokenizer that is given decides the vocabulary's size; `resolution`
-        (of the first encoder; None: its own) the number of visual tokens that the connector is made for."""
+        """Build with random weights on `device`. A tokenizer that is given decides the vocabulary's size where the LLM
+        leaves it open (0); `resolution` (of the first encoder; None: its own) the number of visual tokens that the
+        connector is made for."""
         super().__init__()
         self.spec = spec
         self.tokenizer = tokenizer
         llm = spec.llm
-        if tokenizer is not None:
+        if tokenizer is not None and not llm.config.get("vocab_size"):
             llm = llm.model_copy(update={"config": {**llm.config, "vocab_size": len(tokenizer)}})
         if not llm.config.get("vocab_size"):
             raise HarnessError(f"llm {llm.name} has no vocabulary of its own: it exists only as a trained checkpoint")
@@ -124,7 +129,11 @@ class Vlm(nn.Module):
 
     def question_ids(self, question: str) -> tuple[list[int], list[int]]:
         """Token ids before and after the image for one question."""
-        tokenizer = self.text()
+        tokenizer, template = self.text(), self.spec.template
+        if template is not None:
+            texts = (template.bos + template.system + template.user, f"\n{question}{template.reply}")
+            before, after = (list(tokenizer.encode(text, add_special_tokens=False)) for text in texts)
+            return before, after
         bos, answer = tokenizer.convert_tokens_to_ids([BOS, ANSWER])
         return [bos], [*tokenizer.encode(question, add_special_tokens=False), answer]
 
@@ -139,10 +148,17 @@ class Vlm(nn.Module):
     @property
     def end(self) -> int:
         """Id of the token that ends an answer."""
-        return int(self.text().convert_tokens_to_ids(EOS))
+        return int(self.text().convert_tokens_to_ids(self.spec.template.end if self.spec.template else EOS))
 
-    def save(self, folder: Path, training: dict[str, Any] | None = None) -> None:
-        """Write the folder. Matrices are stored in fp16, vectors (norms, biases, statistics) in fp32.
+    def save(
+        self,
+        folder: Path,
+        training: dict[str, Any] | None = None,
+        dtype: torch.dtype = torch.float16,
+        state: dict[str, Tensor] | None = None,
+    ) -> None:
+        """Write the folder. Matrices are stored in `dtype`, vectors (norms, biases, statistics) in fp32. `state` holds
+        the weights where they are not in these modules (they were trained in several processes).
 
         The weights are written last and by renaming, so a folder with weights is complete.
         """
@@ -154,10 +170,10 @@ class Vlm(nn.Module):
             (folder / TRAINING).write_text(json.dumps(training, indent=1) + "\n")
         tied = {"llm.lm_head.weight"} if self.llm.config.tie_word_embeddings else set()
         state = {
-            name: (value.half() if value.dim() > 1 else value.float()).contiguous()
+            name: value.to(dtype if value.dim() > 1 else torch.float32).contiguous()
             if value.is_floating_point()
             else value
-            for name, value in self.state_dict().items()
+            for name, value in (self.state_dict() if state is None else state).items()
             if name not in tied
         }
         part = folder / (WEIGHTS + ".part")
@@ -244,7 +260,7 @@ def _build(folder: Path, own: Encoder | None, attention: str, device: str) -> Vl
         if not (folder / name).is_file():
             raise HarnessError(f"no checkpoint in {folder}: {CONFIG} and {WEIGHTS} are expected there")
     spec = read_spec(folder, own)
-    tokenizer = read_tokenizer(folder / TOKENIZER) if (folder / TOKENIZER).is_file() else None
+    tokenizer = read_tokenizer(folder / TOKENIZER, spec.template) if (folder / TOKENIZER).is_file() else None
     try:
         return Vlm(spec, tokenizer, attention, device)
     except (TypeError, ValueError, RuntimeError, AssertionError, LookupError, ArithmeticError) as error:
@@ -298,9 +314,15 @@ def hash_checkpoint(folder: Path) -> str:
     return hash_files(folder / name for name in (CONFIG, WEIGHTS, TOKENIZER) if (folder / name).is_file())
 
 
-def read_tokenizer(path: Path) -> PreTrainedTokenizerFast:
-    """A `tokenizer.json` of the reference family."""
+SPECIAL = re.compile(r"<\|[^|<>]+\|>|</?s>")
+"""How templates write tokens that are no text."""
+
+
+def read_tokenizer(path: Path, template: Template | None = None) -> PreTrainedTokenizerFast:
+    """A `tokenizer.json` of the reference family, or one of an LLM that knows every special token of `template`."""
     read_json(path)  # bounded, before it is parsed again
+    if template is not None:
+        return _read_llms(path, template)
     names = {"bos_token": BOS, "eos_token": EOS, "sep_token": ANSWER, "pad_token": PAD, "unk_token": UNKNOWN}
     try:
         tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(path), **names)
@@ -309,6 +331,21 @@ def read_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     known = tokenizer.get_vocab()
     if missing := [name for name in names.values() if name not in known]:
         raise HarnessError(f"{path}: not a tokenizer of this project: it has no {missing[0]}")
+    return tokenizer
+
+
+def _read_llms(path: Path, template: Template) -> PreTrainedTokenizerFast:
+    """The tokenizer that an LLM brought."""
+    try:
+        tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(path))
+    except Exception as error:  # the tokenizers library raises bare ones
+        raise HarnessError(f"{path}: not a tokenizer: {error}") from error
+    text = template.bos + template.system + template.user + template.reply + template.after
+    known = tokenizer.get_vocab()
+    for token in (template.end, *SPECIAL.findall(text)):
+        if token not in known:
+            raise HarnessError(f"{path}: it has no token {token} of template {template.name}; give another template=")
+    tokenizer.eos_token = template.end
     return tokenizer
 
 
