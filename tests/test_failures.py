@@ -26,7 +26,7 @@ from harness.worker import Outcome, Worker, attempt, work_off
 FAULTS = {
     "out of memory": ("out_of_memory", "can't allocate memory"),
     "crash": ("crashed", "SIGSEGV"),
-    "hang": ("timeout", "no sign of life for 12 s"),
+    "hang": ("timeout", "no sign of life for 4 s"),
     "nan": ("invalid_output", "the output is not finite"),
     "wrong token count": ("invalid_output", "3 visual tokens, expected 4"),
     "cached by content": ("cached", "a cache hides the work"),
@@ -115,7 +115,7 @@ class Mixed(Worker):
         if len(names) > 2:  # the faults among them end the batch; a real one would take a process for nothing
             return Outcome("crashed", "somebody's fault")
         if {"crash", "hang", "fine"} & {*names}:
-            return super().visit(units, seed, timeout if "hang" in names else 300, progress)
+            return super().visit(units, seed, timeout if "hang" in names else 600, progress)
         measurement.TorchDevice = Unawaited if names == ["does not wait"] else TorchDevice
         asked = [[component.model_dump_json() for component in unit] for unit in units]
         done = attempt(make_measurer(), {"visit": asked, "seed": seed}, progress)
@@ -132,7 +132,7 @@ def visits(tmp_path_factory):
     plan = Plan(components=components, commands=dict.fromkeys(names, "command"), machines={"cpu": MACHINE})
     try:
         with Progress(1.0) as progress:
-            session = Session(plan, root, 12, 0, progress)
+            session = Session(plan, root, 4, 0, progress)
             session.worker = Mixed(child)
             session.visit_all([names, names])
     finally:
