@@ -13,7 +13,7 @@ from functools import partial
 import pytest
 import torch
 
-from conftest import ENCODER, MACHINE, make_component
+from conftest import ENCODER, MACHINE, make_component, patient
 from harness import measurement, store
 from harness.measurement import Measurer, build, measure_ceilings, share_of
 from harness.plan import Plan
@@ -21,6 +21,7 @@ from harness.progress import Progress
 from harness.runtimes.torch_runtime import TorchDevice
 from harness.schema import Visit
 from harness.session import Session
+from harness.timer import check_timer
 from harness.worker import Outcome, Worker, attempt, work_off
 
 FAULTS = {
@@ -99,6 +100,7 @@ def make_measurer():
         build(place, component, examples), component.encoder.name
     )
     measurement.measure_ceilings = partial(measure_ceilings, seconds=0.05)
+    measurement.check_timer = patient
     return Measurer()
 
 
@@ -137,6 +139,7 @@ def visits(tmp_path_factory):
             session.visit_all([names, names])
     finally:
         measurement.build, measurement.measure_ceilings = build, measure_ceilings
+        measurement.check_timer = check_timer
         measurement.TorchDevice = TorchDevice
     return store.read_all(root, Visit)
 

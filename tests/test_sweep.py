@@ -226,15 +226,22 @@ def test_interrupted_it_keeps_what_is_measured_and_says_how_to_go_on(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert sweep.stdout.readline()  # how many points
-    assert "to go" in sweep.stdout.readline()
-    assert "block 1/20: 4 visits" in sweep.stdout.readline()
-    sweep.send_signal(signal.SIGINT)
-    _, said = sweep.communicate(timeout=300)
+    try:
+        lines = [sweep.stdout.readline()]
+        while lines[-1] and "block 1/20: " not in lines[-1]:
+            lines.append(sweep.stdout.readline())
+        assert "to go" in lines[1], lines  # the first says how many points; then a busy machine may be noted
+        assert "block 1/20: 4 visits" in lines[-1], lines
+        sweep.send_signal(signal.SIGINT)
+        _, said = sweep.communicate(timeout=300)
+    finally:
+        sweep.kill()
+        sweep.wait()
     assert sweep.returncode == 130
     assert "the same command goes on from here" in said
     assert "Traceback" not in said
-    assert 4 <= len(visits(tmp_path)) <= 8
+    good = [visit for visit in visits(tmp_path) if visit.status == "ok" and visit.attempt == 0]
+    assert 4 <= len(good) <= 8
 
 
 def test_a_point_that_fails_is_a_record_and_exit_code_1(tmp_path):
