@@ -41,7 +41,7 @@ def main() -> None:
     blocks, grid, passes = arguments.blocks, GRID, PASSES
     if arguments.smoke:
         # Undisturbed by rule: where one of two blocks were left out, nothing would be known of their scatter.
-        undisturbed = ["protocol.lost=1", "protocol.disturbed=1"]
+        undisturbed = ["+protocol.lost=1", "+protocol.disturbed=1"]
         blocks, grid, passes = 2, SMOKE, ["protocol=quick", "threads=1", *undisturbed]
     # Random weights: the three LLMs have a vocabulary of their own, so any encoder may stand before any of them.
     llms = {

@@ -31,7 +31,6 @@ import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -87,8 +86,7 @@ def fork_server() -> None:
     from harness.suites.tasks import load_suite
 
     torch.set_num_threads(1)
-    fork = multiprocessing.get_context("fork")
-    vars(worker)["multiprocessing"] = SimpleNamespace(get_context=lambda _: fork, parent_process=fork.parent_process)
+    worker.Worker.context = multiprocessing.get_context("fork")
     torch_runtime.PRODUCT["cpu"], torch_runtime.BUFFER["cpu"] = 256, 2**20
     short = partial(timer.measure_ceilings, seconds=0.01)
     vars(harness.measurement)["measure_ceilings"] = vars(timer)["measure_ceilings"] = short

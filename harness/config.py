@@ -25,6 +25,7 @@ import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,13 @@ def options(group: str) -> list[str]:
 
 def keys_of(root: str) -> tuple[list[str], list[str]]:
     """The options of a root config: those with a value, and those that name a file of a group."""
+    keys, groups = _keys_of(root, (ROOT / f"{root}.yaml").stat().st_mtime_ns)
+    return [*keys], [*groups]
+
+
+@cache
+def _keys_of(root: str, changed: int) -> tuple[list[str], list[str]]:
+    """The same, of the file as it was `changed`: every value of a sweep asks for them."""
     listed = OmegaConf.to_container(OmegaConf.load(ROOT / f"{root}.yaml"), resolve=False)
     assert isinstance(listed, dict)
     groups = [str(key) for each in listed["defaults"] if each != "_self_" for key in each]
@@ -356,13 +364,15 @@ def compose_all(arguments: Sequence[str], root: str = "config") -> tuple[Plain, 
     keys = {one.key for one in given}
     with initialize_config_module(version_base=None, config_module="sweeps"):
         firsts = [one.override() for one in given]
-        listed = _one(firsts, root).get("sweep")
+        common = _one(firsts, root)
+        listed = common.get("sweep")
         sweep = SweepFile() if listed is None else take_sweep(listed)
         own = parse([f"{key}={_text(value)}" for key, value in sweep.options.items() if key not in keys], root)
         if any(one.several or one.key in SWEEPS for one in own):
             raise HarnessError(f"sweep {sweep.name}: its options have one value each, and are not a sweep's")
         preset = [one.override() for one in own]
-        common = _one([*firsts, *preset], root)
+        if preset:
+            common = _one([*firsts, *preset], root)
         if root in RUNS:
             take(RUNS[root], common)
         if sweep.claims:

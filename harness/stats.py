@@ -9,7 +9,7 @@ from functools import cache
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+from scipy import special  # not scipy.stats, whose import is a second of every measuring process
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,11 @@ def median_interval(samples: Sequence[float], confidence: float = 0.95) -> Inter
 @cache
 def _ranks(most: int, confidence: float) -> list[int]:
     """For each n: the smallest rank with P(X <= rank) >= alpha / 2, so that P(X < rank) < alpha / 2 is left out."""
-    return [int(rank) for rank in stats.binom.ppf((1 - confidence) / 2, np.arange(most + 1), 0.5)]
+    tail, n = (1 - confidence) / 2, np.arange(most + 1)
+    with np.errstate(invalid="ignore"):
+        above = np.nan_to_num(np.ceil(special.bdtrik(tail, n, 0.5))).clip(0)  # or one too many, by rounding
+    below = (above - 1).clip(0)
+    return [int(rank) for rank in np.where(special.bdtr(below, n, 0.5) >= tail, below, above)]
 
 
 def _rank(n: int, confidence: float) -> int:
@@ -63,7 +67,7 @@ def blocks_interval(values: Sequence[float], positive: bool = True) -> Interval:
     if len(values) < 2:
         return Interval(middle, -math.inf, math.inf)
     scale = np.log(np.asarray(values, float)) if positive else np.asarray(values, float)
-    reach = float(stats.t.ppf(0.975, len(values) - 1) * scale.std(ddof=1)) / math.sqrt(len(values))
+    reach = float(special.stdtrit(len(values) - 1, 0.975) * scale.std(ddof=1)) / math.sqrt(len(values))
     low, high = float(scale.mean()) - reach, float(scale.mean()) + reach
     if positive:
         low, high = math.exp(low), math.exp(min(high, 700.0))
@@ -177,8 +181,8 @@ def paired_ratio(baseline: Sequence[float], candidate: Sequence[float], confiden
     if n < 3:
         return Ratio(math.exp(mean), 0.0, math.inf, n, math.inf)
     error = float(logs.std(ddof=1)) / math.sqrt(n)
-    reach = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * error
-    power = reach + float(stats.t.ppf(0.8, n - 1)) * error
+    reach = float(special.stdtrit(n - 1, (1 + confidence) / 2)) * error
+    power = reach + float(special.stdtrit(n - 1, 0.8)) * error
     return Ratio(math.exp(mean), math.exp(mean - reach), math.exp(mean + reach), n, math.exp(power) - 1)
 
 
@@ -238,7 +242,7 @@ def accuracy(scores: Sequence[float], clusters: Sequence[str], confidence: float
     if math.isnan(stderr):
         return Accuracy(mean, math.nan, math.nan, 0.0, 1.0, n, count)
     naive = float(np.asarray(scores, float).std(ddof=1)) / math.sqrt(n)
-    quantile = float(stats.t.ppf((1 + confidence) / 2, count - 1))
+    quantile = float(special.stdtrit(count - 1, (1 + confidence) / 2))
     if stderr == 0 or set(scores) <= {0.0, 1.0}:
         low, high = wilson(mean, mean * (1 - mean) / stderr**2 if stderr > 0 else count, quantile)
     else:
@@ -311,7 +315,7 @@ def paired_difference(
         raise ValueError(f"{len(baseline)} baseline answers and {len(candidate)} candidate answers cannot be paired")
     values = [b - a for a, b in zip(baseline, candidate, strict=True)]
     mean, error, count = clustered(values, clusters)
-    reach = float(stats.t.ppf((1 + confidence) / 2, count - 1)) * error if count > 1 else math.inf
+    reach = float(special.stdtrit(count - 1, (1 + confidence) / 2)) * error if count > 1 else math.inf
     reach = reach or 3 / count
     return Difference(mean, error, mean - reach, mean + reach, len(values), count)
 

@@ -13,8 +13,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
-
 from harness.schema import Answer, Exam, HarnessError, file_stem
 
 ENDINGS = {"mm_vet": "json", "llava_bench": "jsonl", "mmbench": "xlsx"}
@@ -90,6 +88,8 @@ def _mmbench(answers: tuple[Answer, ...], model: str, path: Path) -> None:
         rest: dict[str, object] = {name: facts.pop(name) for name in ("answer", "split") if name in facts}
         row: dict[str, object] = {"index": _number(answer), **facts, "prediction": answer.text, **rest}
         rows.append({name: _cell(value) for name, value in row.items()})
+    import pandas as pd  # its import is a quarter of a second of every measuring process
+
     try:
         with pd.ExcelWriter(path, engine="openpyxl") as writer:
             pd.DataFrame(rows).to_excel(writer, index=False)

@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from harness.schema import Component, HarnessError, Point, Status, Suite, one_line
 
@@ -51,6 +52,9 @@ class Outcome:
 
 class Worker:
     """Does one task after the other in a process of its own."""
+
+    context: ClassVar[BaseContext] = multiprocessing.get_context("spawn")
+    """How a process starts: with nothing of the parent's, its memory laid out anew."""
 
     def __init__(
         self, target: Callable[[Connection], None] | None = None, note: Callable[[str], None] = lambda _: None
@@ -124,9 +128,8 @@ class Worker:
     def _start(self) -> Connection:
         if self._process is not None and self._process.is_alive() and self._pipe is not None:
             return self._pipe
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=self._target, args=(theirs,), daemon=True)
+        ours, theirs = self.context.Pipe()
+        process = self.context.Process(target=self._target, args=(theirs,), daemon=True)  # type: ignore[attr-defined]
         with _undisturbed():
             process.start()
             self._process, self._pipe, self._name = process, ours, uuid.uuid4().hex[:8]

@@ -80,5 +80,5 @@ def test_whatever_goes_wrong_is_one_line_and_the_next_call_works(apart, function
         apart.call(f"test_apart:{function}", {}, seconds=1.0 if function == "loop" else 30.0)
     assert str(error.value).isprintable()
     assert len(str(error.value)) <= LINE
-    assert time.monotonic() - begin < 25
+    assert time.monotonic() - begin < 60  # and not START_SECONDS more
     assert apart.call("test_apart:add", {"one": 2, "other": 2})["sum"] == 4

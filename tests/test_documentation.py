@@ -42,6 +42,7 @@ from harness.lock import Held
 from harness.metrics import METRICS
 from harness.models.vlm import SHIPPED
 from harness.report.__main__ import DEFAULTS as REPORT_DEFAULTS
+from harness.report.__main__ import main as report
 from harness.report.__main__ import parse as parse_report
 from harness.resolve import make_point
 from harness.schema import STAGES, TTFTS, HarnessError, Status, Work, modules_of
@@ -392,10 +393,14 @@ def test_trainings_of_full_size_compose(words, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("words", [*these("harness"), *these("report")], ids=" ".join)
-def test_other_commands_run(words, measured):
+def test_other_commands_run(words, measured, monkeypatch):
     shutil.copytree(SHOWN, measured / "docs" / "showcase", dirs_exist_ok=True)
+    if words[2] == "harness.report" and words != these("report")[0]:  # the first one as a person starts it
+        monkeypatch.chdir(measured)
+        assert report(words[3:]) == 0
+        return
     done = subprocess.run(
-        [sys.executable, *words[1:]], cwd=measured, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, *words[1:]], cwd=measured, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
 
@@ -451,7 +456,7 @@ def test_our_models_answer_lm_eval_without_a_device_named(words, tmp_path):
         env={**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]

@@ -13,7 +13,7 @@ from functools import partial
 import pytest
 import torch
 
-from conftest import ENCODER, MACHINE, make_component
+from conftest import ENCODER, MACHINE, make_component, patient
 from harness import measurement, store
 from harness.measurement import Measurer, build, measure_ceilings, share_of
 from harness.plan import Plan
@@ -21,12 +21,13 @@ from harness.progress import Progress
 from harness.runtimes.torch_runtime import TorchDevice
 from harness.schema import Visit
 from harness.session import Session
+from harness.timer import check_timer
 from harness.worker import Outcome, Worker, attempt, work_off
 
 FAULTS = {
     "out of memory": ("out_of_memory", "can't allocate memory"),
     "crash": ("crashed", "SIGSEGV"),
-    "hang": ("timeout", "no sign of life for 12 s"),
+    "hang": ("timeout", "no sign of life for 4 s"),
     "nan": ("invalid_output", "the output is not finite"),
     "wrong token count": ("invalid_output", "3 visual tokens, expected 4"),
     "cached by content": ("cached", "a cache hides the work"),
@@ -99,6 +100,7 @@ def make_measurer():
         build(place, component, examples), component.encoder.name
     )
     measurement.measure_ceilings = partial(measure_ceilings, seconds=0.05)
+    measurement.check_timer = patient
     return Measurer()
 
 
@@ -115,7 +117,7 @@ class Mixed(Worker):
         if len(names) > 2:  # the faults among them end the batch; a real one would take a process for nothing
             return Outcome("crashed", "somebody's fault")
         if {"crash", "hang", "fine"} & {*names}:
-            return super().visit(units, seed, timeout if "hang" in names else 300, progress)
+            return super().visit(units, seed, timeout if "hang" in names else 600, progress)
         measurement.TorchDevice = Unawaited if names == ["does not wait"] else TorchDevice
         asked = [[component.model_dump_json() for component in unit] for unit in units]
         done = attempt(make_measurer(), {"visit": asked, "seed": seed}, progress)
@@ -132,11 +134,12 @@ def visits(tmp_path_factory):
     plan = Plan(components=components, commands=dict.fromkeys(names, "command"), machines={"cpu": MACHINE})
     try:
         with Progress(1.0) as progress:
-            session = Session(plan, root, 12, 0, progress)
+            session = Session(plan, root, 4, 0, progress)
             session.worker = Mixed(child)
             session.visit_all([names, names])
     finally:
         measurement.build, measurement.measure_ceilings = build, measure_ceilings
+        measurement.check_timer = check_timer
         measurement.TorchDevice = TorchDevice
     return store.read_all(root, Visit)
 

@@ -571,4 +571,4 @@ def test_a_template_without_end_is_stopped(llava):
     begin = time.monotonic()
     with pytest.raises(HarnessError, match="took longer than 3 s and was stopped"):
         learn(llava, None, "sdpa", shown, seconds=3)
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 60  # and not START_SECONDS more

@@ -14,14 +14,14 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from harness.config import ROOT, options
+import sweeps
 from harness.intake import read_yaml
 from harness.metrics import METRICS
 from harness.schema import DRAWN, HarnessError, Source, Suite, fingerprint, first_fault, unknown
 from harness.submissions import ENDINGS
 from harness.suites.local import content_of, is_local
 
-FOLDER = ROOT / "suite"
+FOLDER = Path(sweeps.__file__).parent / "suite"
 
 JUDGED = "bypass"
 """lm-eval's name for a metric that is left to others."""
@@ -54,8 +54,8 @@ def load_task(path: Path, including: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 def path_of(name: str) -> Path:
     """The file of a suite or a group of suites."""
-    if name not in options("suite"):
-        raise HarnessError(unknown("suite", name, options("suite")))
+    if name not in (names := sorted(path.stem for path in FOLDER.glob("*.yaml"))):
+        raise HarnessError(unknown("suite", name, names))
     return FOLDER / f"{name}.yaml"
 
 
