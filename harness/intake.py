@@ -32,6 +32,8 @@ CONFIG_BYTES = 16 * MIB
 LINE_BYTES = 256 * MIB
 """Largest line of a store: an evaluation of 200,000 answers is some 60 MiB."""
 
+TOKENIZER_BYTES = 64 * MIB
+"""Largest `tokenizer.json`: Gemma 3's, of 262,000 tokens, has 33 MB."""
 ITEM_BYTES = 16 * MIB
 """Largest value of a list that is read one by one: a conversation of some thousand pages."""
 TABLE_BYTES = 64 * MIB

@@ -24,12 +24,13 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from conftest import ENCODER
 from harness import answers, sweep
 from harness.config import compose_all
+from harness.intake import TOKENIZER_BYTES, read_json
 from harness.models.answering import PLACE, Composed
 from harness.models.encoders import _keep_signal
-from harness.models.vlm import check_checkpoint, load_vlm
+from harness.models.vlm import check_checkpoint, load_vlm, read_tokenizer
 from harness.options import Stage
 from harness.resolve import make_point
-from harness.schema import LINE, HarnessError, Llm
+from harness.schema import LINE, HarnessError, Llm, Template
 from harness.train import finetune as door
 from harness.train.conversations import open_conversations, read_sample, tokenise
 from harness.train.finetune import ARTICLE, extrapolate, finetune, outcome, prepare, rate_at
@@ -619,3 +620,18 @@ def test_a_launcher_begins_two_processes_that_train_by_the_command_line(parts, t
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("written to") == 1
     assert check_checkpoint(tmp_path / "vlm").encoder.name == "micro"
+
+
+def test_a_tokenizer_of_a_million_values_is_read(tmp_path):
+    template = compose_all(["template=chatml"], root="finetune")[1][0]["template"]
+    tokens = {f"t{number}": number for number in range(520_000)} | {"<unk>": 520_000}
+    tokenizer = Tokenizer(models.WordLevel(tokens, "<unk>"))
+    tokenizer.add_special_tokens(list(SPECIAL))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(HarnessError, match="more than 1000000 values"):
+        read_json(tmp_path / "tokenizer.json", TOKENIZER_BYTES)
+    read = read_tokenizer(tmp_path / "tokenizer.json", Template(**template))
+    assert len(read) == 520_001 + len(SPECIAL)
+    (tmp_path / "tokenizer.json").write_text('{"model": ' + "[" * 100_000)
+    with pytest.raises(HarnessError, match="not a tokenizer"):
+        read_tokenizer(tmp_path / "tokenizer.json", Template(**template))

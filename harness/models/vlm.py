@@ -18,11 +18,12 @@ import torch
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedTokenizerFast
 
 from harness import apart
-from harness.intake import hash_files, read_json, tensors_of
+from harness.intake import TOKENIZER_BYTES, hash_files, read_json, read_text, tensors_of
 from harness.models.connectors import build_connector
 from harness.models.encoders import VisionEncoder
 from harness.models.fusions import Fused
@@ -320,9 +321,9 @@ SPECIAL = re.compile(r"<\|[^|<>]+\|>|</?s>")
 
 def read_tokenizer(path: Path, template: Template | None = None) -> PreTrainedTokenizerFast:
     """A `tokenizer.json` of the reference family, or one of an LLM that knows every special token of `template`."""
-    read_json(path)  # bounded, before it is parsed again
     if template is not None:
         return _read_llms(path, template)
+    read_json(path)  # bounded, before it is parsed again
     names = {"bos_token": BOS, "eos_token": EOS, "sep_token": ANSWER, "pad_token": PAD, "unk_token": UNKNOWN}
     try:
         tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(path), **names)
@@ -335,9 +336,10 @@ def read_tokenizer(path: Path, template: Template | None = None) -> PreTrainedTo
 
 
 def _read_llms(path: Path, template: Template) -> PreTrainedTokenizerFast:
-    """The tokenizer that an LLM brought."""
+    """The tokenizer that an LLM brought: a million values and more, so that its own library alone looks at them."""
+    stored = read_text(path, TOKENIZER_BYTES)
     try:
-        tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(path))
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(stored))
     except Exception as error:  # the tokenizers library raises bare ones
         raise HarnessError(f"{path}: not a tokenizer: {error}") from error
     text = template.bos + template.system + template.user + template.reply + template.after
