@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.baselines import Beside, beside, mean_beside
 from harness.composition import GROWS, Result
 from harness.pareto import on_frontier
 from harness.schema import MAIN_STAGES, STAGES, STAGES_OF, TTFTS, Point, Protocol, Score
-from harness.scores import WHOLE, chance, figures
+from harness.scores import WHOLE, figures
 from harness.stats import Interval, accuracy, combined
 
 TIMES = (*STAGES, "prefill_visual", *TTFTS, "ttft_fused")
@@ -35,7 +36,8 @@ MEASURED, COMPOSED, EXTRAPOLATED, PUBLISHED = "measured", "composed", "extrapola
 def row_of(result: Result) -> dict[str, Any]:
     """One point as a flat row; what is unknown is missing, never zero."""
     point = result.planned.point
-    entries = [v for blocks in result.visits.values() for v in blocks.values()] + list(result.exams.values())
+    visits = [v for blocks in result.visits.values() for v in blocks.values()]
+    entries = [*visits, *result.exams.values(), *result.blind.values()]
     machine = entries[0].machine if entries else None
     row: dict[str, Any] = {
         **_names(point),
@@ -61,6 +63,7 @@ def row_of(result: Result) -> dict[str, Any]:
     }
     row |= _latency(result) if result.timed else {}
     scored: list[Score] = []
+    against: list[Beside] = []
     for name, exam in result.scored.items():
         assert exam.score is not None
         suite, whole = column_of(name), figures(exam.score)[0]
@@ -78,8 +81,8 @@ def row_of(result: Result) -> dict[str, Any]:
             f"{suite}_unparsed": whole.unparsed,
             f"{suite}_metric": exam.score.metric,
         }
-        if (guessed := chance(exam.score)) is not None:
-            row[f"{suite}_chance"] = guessed
+        against.append(found := beside(exam.score, result.blind_score(name)))
+        row |= {f"{suite}_{what}": value for what, value in asdict(found).items() if known(value)}
     judged = sum(bool(suite.submission) for suite in point.suites)
     if scored and len(scored) == len(result.planned.exams) - judged:
         parts = [accuracy([a.score or 0.0 for a in s.answers], [a.image for a in s.answers]) for s in scored]
@@ -91,7 +94,13 @@ def row_of(result: Result) -> dict[str, Any]:
             "accuracy_low": mean.low,
             "accuracy_high": mean.high,
         }
+        row |= {f"accuracy_{what}": value for what, value in asdict(mean_beside(against)).items() if known(value)}
     return row
+
+
+def known(value: object) -> bool:
+    """Whether there is a value at all."""
+    return value is not None and value == value and value != ""
 
 
 def _names(point: Point) -> dict[str, Any]:
@@ -276,6 +285,20 @@ def suites_of(table: pd.DataFrame) -> list[str]:
     return [name for name in asked if f"{name}_metric" in table.columns]
 
 
+def blind_like(table: pd.DataFrame) -> list[str]:
+    """For each suite that points answer within the error of their blind runs: how many of those that have one."""
+    found = []
+    for suite in suites_of(table):
+        if f"{suite}_blind_like" not in table.columns:
+            continue
+        marks = table[f"{suite}_blind_like"].dropna().astype(bool)
+        if marks.any():
+            verb = "answers" if len(marks) == 1 else "answer"
+            noun = "point" if len(marks) == 1 else "points"
+            found.append(f"{marks.sum()} of {len(marks)} {noun} {verb} `{suite}` no better than blind")
+    return found
+
+
 def column_of(suite: str) -> str:
     """A suite's column: its name, with `suite_` before one that the table needs for something else."""
     taken = suite in OWN or suite.startswith(STEMS)
@@ -299,8 +322,18 @@ def scores_of(results: Iterable[Result]) -> pd.DataFrame:
             if exam.score is None or why:
                 rows.append(about)
                 continue
+            rows += [
+                {**about, "status": blind.status, "reason": f"blind run: {blind.reason}"}
+                for blind in [result.blind.get(suite)]
+                if blind is not None and blind.status != "ok"
+            ]
             about |= {"metric": exam.score.metric, "data": exam.score.data, "seconds": exam.score.seconds}
             if exam.suite.submission:
                 rows.append({**about, "part": WHOLE, "what": "judged by others", "suite_name": suite})
-            rows += [{**about, **asdict(figure), "suite_name": suite} for figure in figures(exam.score)]
+            for figure in figures(exam.score):
+                rows.append({**about, **asdict(figure), "suite_name": suite})
+                if figure.what == "score":
+                    kind = None if figure.part == WHOLE else figure.part
+                    found = beside(exam.score, result.blind_score(suite), kind)
+                    rows[-1] |= {what: value for what, value in asdict(found).items() if known(value)}
     return pd.DataFrame(rows)

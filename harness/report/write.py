@@ -13,7 +13,7 @@ import pandas as pd
 from harness import store
 from harness.claims import find, ranking
 from harness.composition import Result, load_results
-from harness.frame import frame_of, frontier_of, scores_of
+from harness.frame import blind_like, frame_of, frontier_of, scores_of
 from harness.published import encoder_latencies, with_published
 from harness.report.figures import draw_claims, draw_figures
 from harness.report.page import write_page
@@ -38,11 +38,12 @@ def write_report(results: Path, sweep: str, reports: Path) -> tuple[Path, list[R
     folder.mkdir(parents=True, exist_ok=True)
     _write_lines(folder / store.MANIFEST, [manifest])
     visits = {(v.key, v.block): v for point in points for blocks in point.visits.values() for v in blocks.values()}
-    exams = {exam.key: exam for point in points for exam in point.exams.values()}
+    exams = {exam.key: exam for point in points for exam in (*point.exams.values(), *point.blind.values())}
     _write_lines(folder / store.VISITS, visits.values())
     _write_lines(folder / store.EXAMS, exams.values())
     remarks = _write_submissions(points, folder / "submissions")
     table = frame_of(points)
+    remarks += [f"{said}: what they see does not help them there" for said in blind_like(table)]
     latencies = pd.DataFrame()
     if manifest.published and not table.empty:
         latencies = encoder_latencies(table, results)
