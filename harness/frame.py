@@ -13,7 +13,7 @@ import pandas as pd
 from harness.baselines import Beside, beside, mean_beside
 from harness.composition import GROWS, Result
 from harness.pareto import on_frontier
-from harness.schema import MAIN_STAGES, STAGES, STAGES_OF, TTFTS, Point, Protocol, Score
+from harness.schema import MAIN_STAGES, STAGES, STAGES_OF, TTFTS, Point, Protocol, Score, one_line
 from harness.scores import WHOLE, figures
 from harness.stats import Interval, accuracy, combined
 
@@ -285,20 +285,6 @@ def suites_of(table: pd.DataFrame) -> list[str]:
     return [name for name in asked if f"{name}_metric" in table.columns]
 
 
-def blind_like(table: pd.DataFrame) -> list[str]:
-    """For each suite that points answer within the error of their blind runs: how many of those that have one."""
-    found = []
-    for suite in suites_of(table):
-        if f"{suite}_blind_like" not in table.columns:
-            continue
-        marks = table[f"{suite}_blind_like"].dropna().astype(bool)
-        if marks.any():
-            verb = "answers" if len(marks) == 1 else "answer"
-            noun = "point" if len(marks) == 1 else "points"
-            found.append(f"{marks.sum()} of {len(marks)} {noun} {verb} `{suite}` no better than blind")
-    return found
-
-
 def column_of(suite: str) -> str:
     """A suite's column: its name, with `suite_` before one that the table needs for something else."""
     taken = suite in OWN or suite.startswith(STEMS)
@@ -337,3 +323,20 @@ def scores_of(results: Iterable[Result]) -> pd.DataFrame:
                     found = beside(exam.score, result.blind_score(suite), kind)
                     rows[-1] |= {what: value for what, value in asdict(found).items() if known(value)}
     return pd.DataFrame(rows)
+
+
+def blind_like(scores: pd.DataFrame) -> list[str]:
+    """What points answer within the error of their blind runs, suite by suite, and by kinds of questions where at least
+    half of the points do; `scores` is the table of `scores_of`."""
+    if "blind_like" not in scores.columns:
+        return []
+    found = []
+    marked = scores.dropna(subset=["blind_like"])
+    for (suite, part), rows in marked.groupby(["suite_name", "part"], sort=False):
+        count, whole = int(rows["blind_like"].astype(bool).sum()), len(rows)
+        if not count or (part != WHOLE and 2 * count < whole):
+            continue
+        what = f"`{suite}`" if part == WHOLE else f"questions of kind `{part}` in `{suite}`"
+        points = "point answers" if whole == 1 else "points answer"
+        found.append(one_line(f"{count} of {whole} {points} {what} no better than blind"))
+    return found

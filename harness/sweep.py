@@ -116,14 +116,14 @@ def run(arguments: Sequence[str]) -> int:
         _measure(plan, root, options, manifest)
     else:
         _pin(root, manifest)
-    from harness.frame import blind_like, frame_of
+    from harness.frame import blind_like, scores_of
     from harness.progress import outcome
     from harness.report import write_report
 
     folder, results = write_report(root, name, Path(options.reports))
     for result in results if count or asked else []:
         print(f"{result.planned.point.name:<44} {outcome(result)}")
-    for said in blind_like(frame_of(results)):
+    for said in blind_like(scores_of(results)):
         print(f"note: {said}")
     print(f"report: {folder / 'index.html'}")
     timed = [result for result in results if result.timed]

@@ -592,6 +592,8 @@ def _levels(axes: Axes, rows: pd.DataFrame, name: str) -> None:
         if f"{name}_{what}" in rows.columns:
             for value in sorted(set(rows[f"{name}_{what}"].dropna().round(6))):
                 axes.axhline(value, color="#555555", lw=0.9, ls=dash, zorder=1)
+                low, high = axes.get_ylim()
+                axes.set_ylim(min(low, value - 0.04 * (high - low)), max(high, value + 0.04 * (high - low)))
 
 
 def _unseen(axes: Axes, places: pd.Series[Any], rows: pd.DataFrame, name: str, colour: str) -> None:

@@ -43,7 +43,6 @@ def write_report(results: Path, sweep: str, reports: Path) -> tuple[Path, list[R
     _write_lines(folder / store.EXAMS, exams.values())
     remarks = _write_submissions(points, folder / "submissions")
     table = frame_of(points)
-    remarks += [f"{said}: what they see does not help them there" for said in blind_like(table)]
     latencies = pd.DataFrame()
     if manifest.published and not table.empty:
         latencies = encoder_latencies(table, results)
@@ -52,6 +51,7 @@ def write_report(results: Path, sweep: str, reports: Path) -> tuple[Path, list[R
     for old in (*folder.glob("*.png"), *folder.glob("*.svg"), *folder.glob("claims.[cm]*"), *folder.glob("scores.*")):
         old.unlink()  # a picture of an earlier run must not stand beside this one's numbers
     scores = scores_of(points)
+    remarks += blind_like(scores)
     write_tables(table, scores, folder)
     findings = find(manifest.claims, points, results)
     ranks = ranking(points) if findings else pd.DataFrame()
