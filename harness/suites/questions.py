@@ -255,12 +255,15 @@ class _Parts:
             if "where" in self._fields and not self.value("where", row):
                 return None
             found: dict[str, Any] = {}
-            for what in (name for name in self._fields if name != "where"):
+            for what in (name for name in self._fields if name not in ("where", "options")):
                 found[what] = self.value(what, row)
             what = "doc_to_text"
             found["prompt"] = self._prompt.render(row)
             for what, expression in self._facts.items():
                 found.setdefault("facts", {})[what] = _defined(expression(row))
+            if "options" in self._fields:
+                what = "options"
+                found[what] = self.value(what, row)
         except UndefinedError as error:
             there = ", ".join(str(name) for name in row if name != "row")
             raise HarnessError(f"{place}: {what}: {error}; the columns are: {there}") from error
