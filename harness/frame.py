@@ -29,6 +29,11 @@ FRONTIER_TTFT = "ttft_model"
 
 SHARES = (0.90, 0.95, 0.99)
 
+BESIDE = tuple(Beside.__dataclass_fields__)
+"""What stands beside the score of each suite, and beside their mean `accuracy`, as `<suite>_<name>`: `guess`, `majority`,
+`majority_answer` and `blind`; `above_blind`, the score minus the blind one, with `_low`, `_high` and `_stderr`; and
+`blind_like`, whether that interval reaches down to 0. What is not known is missing. See `harness.baselines.Beside`."""
+
 MEASURED, COMPOSED, EXTRAPOLATED, PUBLISHED = "measured", "composed", "extrapolated", "published"
 """Where a value comes from: the column `<name>_source` of each time and each accuracy says it."""
 
@@ -81,8 +86,8 @@ def row_of(result: Result) -> dict[str, Any]:
             f"{suite}_unparsed": whole.unparsed,
             f"{suite}_metric": exam.score.metric,
         }
-        against.append(found := beside(exam.score, result.blind_score(name)))
-        row |= {f"{suite}_{what}": value for what, value in asdict(found).items() if known(value)}
+        against.append(beside(exam.score, result.blind_score(name)))
+        row |= _beside(f"{suite}_", against[-1])
     judged = sum(bool(suite.submission) for suite in point.suites)
     if scored and len(scored) == len(result.planned.exams) - judged:
         parts = [accuracy([a.score or 0.0 for a in s.answers], [a.image for a in s.answers]) for s in scored]
@@ -94,13 +99,14 @@ def row_of(result: Result) -> dict[str, Any]:
             "accuracy_low": mean.low,
             "accuracy_high": mean.high,
         }
-        row |= {f"accuracy_{what}": value for what, value in asdict(mean_beside(against)).items() if known(value)}
+        row |= _beside("accuracy_", mean_beside(against))
     return row
 
 
-def known(value: object) -> bool:
-    """Whether there is a value at all."""
-    return value is not None and value == value and value != ""
+def _beside(stem: str, found: Beside) -> dict[str, Any]:
+    """The columns of what stands beside a score; none for what is not known."""
+    values = {f"{stem}{name}": getattr(found, name) for name in BESIDE}
+    return {name: value for name, value in values.items() if value not in (None, "") and not pd.isna(value)}
 
 
 def _names(point: Point) -> dict[str, Any]:
@@ -320,8 +326,7 @@ def scores_of(results: Iterable[Result]) -> pd.DataFrame:
                 rows.append({**about, **asdict(figure), "suite_name": suite})
                 if figure.what == "score":
                     kind = None if figure.part == WHOLE else figure.part
-                    found = beside(exam.score, result.blind_score(suite), kind)
-                    rows[-1] |= {what: value for what, value in asdict(found).items() if known(value)}
+                    rows[-1] |= _beside("", beside(exam.score, result.blind_score(suite), kind))
     return pd.DataFrame(rows)
 
 
