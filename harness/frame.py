@@ -30,9 +30,9 @@ FRONTIER_TTFT = "ttft_model"
 SHARES = (0.90, 0.95, 0.99)
 
 BESIDE = tuple(Beside.__dataclass_fields__)
-"""What stands beside the score of each suite, and beside their mean `accuracy`, as `<suite>_<name>`: `guess`, `majority`,
-`majority_answer` and `blind`; `above_blind`, the score minus the blind one, with `_low`, `_high` and `_stderr`; and
-`blind_like`, whether that interval reaches down to 0. What is not known is missing. See `harness.baselines.Beside`."""
+"""What stands beside the score of each suite, and beside their mean `accuracy`, as `<suite>_<name>`: `guess`,
+`majority`, `majority_answer` and `blind`; `above_blind`, the score minus the blind one, with `_low`, `_high` and
+`_stderr`; and `blind_like`, whether that interval reaches down to 0. What is not known is missing."""
 
 MEASURED, COMPOSED, EXTRAPOLATED, PUBLISHED = "measured", "composed", "extrapolated", "published"
 """Where a value comes from: the column `<name>_source` of each time and each accuracy says it."""
