@@ -51,7 +51,7 @@ def write_report(results: Path, sweep: str, reports: Path) -> tuple[Path, list[R
     for old in (*folder.glob("*.png"), *folder.glob("*.svg"), *folder.glob("claims.[cm]*"), *folder.glob("scores.*")):
         old.unlink()  # a picture of an earlier run must not stand beside this one's numbers
     scores = scores_of(points)
-    remarks += blind_like(scores)
+    remarks += [said.replace("`", "") for said in blind_like(scores)]
     write_tables(table, scores, folder)
     findings = find(manifest.claims, points, results)
     ranks = ranking(points) if findings else pd.DataFrame()
