@@ -4,31 +4,39 @@ An image is preprocessed and encoded once for all its questions, and the head th
 the image) is prefilled once: its KV cache is expanded over them. Prompts of one length are decoded together, so nothing
 is padded and the batch changes no answer. The next images are decoded while the device computes; only the images and
 caches of one batch are in memory. Exact repeats are asked once. Answers go to a journal as they come.
+
+A blind run goes the same way with grey images. All of those that a model's own preprocessing makes alike are one image,
+so that each distinct prompt is asked once, and what stands before it is computed once.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import itertools
 import math
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
+from harness.baselines import GREY, priors
 from harness.bench import InvalidOutput
+from harness.intake import open_image
 from harness.journal import Journal
 from harness.metrics import METRICS
 from harness.models.answering import AnsweringModel, Begun, Prepared, Shown
-from harness.schema import Answer, HarnessError, Score, Suite, fingerprint, one_line
+from harness.schema import Answer, HarnessError, Prior, Score, Suite, fingerprint, one_line
 from harness.suites.questions import Question, load
 
 ENCODE_BATCH = 16
@@ -37,6 +45,8 @@ CACHE = 2 * 2**30
 """Bytes that the KV caches of a batch may take, or a tenth of a GPU's memory: a prefix of LLaVA-1.5-7B is 300 MB."""
 FIRST = 2
 """Images of the first batches, before it is known what their caches take."""
+PROMPTS = 1024
+"""Prompts about one image that are made at once; more of them, as of a grey one, encode it again."""
 DECODERS = 2
 """Threads that decode and resize the next images."""
 VERSION = 2
@@ -87,7 +97,7 @@ def answer_suite(
     encode_batch: int = ENCODE_BATCH,
     decode_batch: int = DECODE_BATCH,
 ) -> Score:
-    """Answer and score every question of `suite`.
+    """Answer and score every question of `suite`, about its images or about grey ones in their place.
 
     `tick` is told what is done, and which share of it where that is known, as a sign of life; `reuse=False` encodes and
     prefills every question for itself, which must give the same answers.
@@ -97,8 +107,12 @@ def answer_suite(
     begin = time.perf_counter()
     with signs_of_life(partial(tick, f"{suite.name}: reading the questions")):
         questions = load(suite)
-    engine = Engine(model, questions.images, reuse, encode_batch, decode_batch)
-    asks = [engine.ask(q.image, q.prompt, suite.max_new_tokens, suite.until) for q in questions.asked]
+        known = priors_of(suite.model_dump_json())
+        shown = greyed(model, questions.images) if suite.image == "grey" else {}
+    engine = Engine(model, Greys(shown.values()) if shown else questions.images, reuse, encode_batch, decode_batch)
+    asks = [
+        engine.ask(shown.get(q.image, q.image), q.prompt, suite.max_new_tokens, suite.until) for q in questions.asked
+    ]
     found = engine.answer(asks, journal, lambda done, total: tick(f"{suite.name} {done}/{total}", done / total))
     if failed := [(question, fault) for question, fault in zip(questions.asked, found.faults, strict=True) if fault]:
         first, fault = failed[0]
@@ -114,7 +128,69 @@ def answer_suite(
         answers=tuple(judged(suite, q, text) for q, text in zip(questions.asked, found.texts, strict=True)),
         seconds=time.perf_counter() - begin,
         resumed=found.resumed,
+        priors=known,
     )
+
+
+@cache
+def priors_of(suite: str) -> tuple[Prior, ...]:
+    """What the questions of a suite (as JSON) score without a look; worked out once in a process."""
+    asked = Suite.model_validate_json(suite)
+    return priors(asked.metric, load(asked).asked)
+
+
+def greyed(model: AnsweringModel, images: Mapping[str, Sequence[bytes]]) -> dict[str, str]:
+    """For each image the name of the grey one in its place: of its size, or of the first size of which the model's own
+    preprocessing makes the same pixels and as many visual tokens."""
+    sizes = {key: "+".join(map(_size_of, stored)) for key, stored in images.items()}
+    first: dict[str, str] = {}
+    found: dict[str, str] = {}
+    if len(names := list(dict.fromkeys(sizes.values()))) == 1:
+        return sizes
+    for name in names:
+        found[name] = name
+        try:
+            prepared = model.prepare(grey_image(name), ["grey"])
+        except HarnessError:  # the questions about it will say why
+            continue
+        digest = hashlib.sha256(repr(model.alike(prepared)).encode())
+        for tensor in (*prepared.image.values(), *prepared.prompts[0].values()):
+            digest.update(repr((tensor.shape, tensor.dtype)).encode())
+            digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+        found[name] = first.setdefault(digest.hexdigest(), name)
+    return {key: found[size] for key, size in sizes.items()}
+
+
+def _size_of(stored: bytes) -> str:
+    """The name of the grey image of an image's size."""
+    with open_image(stored) as image:
+        return f"grey-{image.width}x{image.height}"
+
+
+class Greys(Mapping[str, tuple[bytes, ...]]):
+    """Grey images by their names, made when they are asked for."""
+
+    def __init__(self, names: Iterable[str]):
+        self._names = dict.fromkeys(names)
+
+    def __getitem__(self, name: str) -> tuple[bytes, ...]:
+        return grey_image(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def grey_image(name: str) -> tuple[bytes, ...]:
+    """One or several grey images by their names, as PNG: they are decoded and resized like any other."""
+    found = []
+    for one in name.split("+"):
+        width, height = map(int, one.removeprefix("grey-").split("x"))
+        Image.new("RGB", (width, height), (GREY, GREY, GREY)).save(out := io.BytesIO(), "PNG", compress_level=1)
+        found.append(out.getvalue())
+    return tuple(found)
 
 
 def judged(suite: Suite, question: Question, text: str) -> Answer:
@@ -192,17 +268,16 @@ class Engine:
         return Answered(texts, tuple(failed.get(key, "") for key in keys), resumed)
 
     def run(self, asked: Mapping[str, Ask]) -> Iterator[tuple[dict[str, str], dict[str, str]]]:
-        """Answers and faults by key, after each batch of images."""
+        """Answers and faults by key, as they come."""
         for waiting, faults in self._begun(asked):
-            answers: dict[str, str] = {}
             size = self._fitting(self.decode_batch)
             for (start, _, most), group in self._alike(asked, waiting).items():
                 for first in range(0, len(group), size):
                     chosen = group[first : first + size]
                     texts = self._generate(start, chosen, most)
-                    for (key, _, _), text in zip(chosen, texts, strict=True):
-                        answers[key] = cut(text, asked[key].until)
-            yield answers, faults
+                    yield {k: cut(text, asked[k].until) for (k, _, _), text in zip(chosen, texts, strict=True)}, {}
+            if faults:
+                yield {}, faults
 
     def scores(self, asked: Mapping[str, Ask], said: Mapping[str, list[int]]) -> dict[str, tuple[float, bool]]:
         """By key: the log-likelihood of the ids `said[key]` as an answer, and whether they are the greedy one."""
@@ -229,7 +304,7 @@ class Engine:
         by_image: dict[str, list[str]] = defaultdict(list)
         for key, ask in asked.items():
             by_image[ask.image if self.reuse else key].append(key)
-        groups = iter(by_image.values())
+        groups = (keys[first : first + PROMPTS] for keys in by_image.values() for first in range(0, len(keys), PROMPTS))
         with ThreadPoolExecutor(DECODERS) as pool:
 
             def prepare() -> list[tuple[list[str], Future[Prepared]]]:
@@ -247,11 +322,13 @@ class Engine:
                     except HarnessError as error:
                         faults |= dict.fromkeys(keys, str(error))
                 for together in self._together(rows):
+                    left = {key for keys, _ in together for key in keys}
                     try:
-                        yield self._prefill(together), {}
+                        for waiting in self._prefill(together):
+                            left -= {key for _, key, _, _ in waiting}
+                            yield waiting, {}
                     except ValueError as error:  # transformers' word for an input that does not fit a model
-                        fault = one_line(error, 200)
-                        yield [], dict.fromkeys((key for keys, _ in together for key in keys), fault)
+                        yield [], dict.fromkeys(left, one_line(error, 200))
                 if faults:
                     yield [], faults
 
@@ -275,24 +352,28 @@ class Engine:
             found[alone, sizes[0], self.model.alike(prepared)].append((keys, prepared))
         return list(found.values())
 
-    def _prefill(self, rows: Sequence[tuple[list[str], Prepared]]) -> list[Waiting]:
-        """Encode a batch of images; prefill what stands before each of them, and it."""
+    def _prefill(self, rows: Sequence[tuple[list[str], Prepared]]) -> Iterator[list[Waiting]]:
+        """Encode a batch of images; prefill what stands before each of them, and it. Where each prompt about an image
+        has a head of its own, some prompts at a time."""
         model = self.model
         images = [prepared for _, prepared in rows]
         encoded = model.encode(images)
         begun: dict[Any, Begun] = {}
-        waiting = []
+        waiting: list[Waiting] = []
         for row, (keys, prepared) in enumerate(rows):
             for key, prompt in zip(keys, prepared.prompts, strict=True):
                 size = model.head(prompt)
                 ids = prompt["input_ids"][0].tolist()
                 head = tuple(ids[:size]) if len(rows) == 1 else None  # one for all, unless an image is alone with more
                 if head not in begun:
+                    if len(begun) >= self._fitting(self.encode_batch):
+                        yield waiting
+                        begun, waiting = {}, []
                     prompts = [prompt] if head else [one.prompts[0] for one in images]
                     begun[head] = model.begin(images, prompts, encoded)
                     self._row_bytes = begun[head].row_bytes
                 waiting.append((begun[head], key, row, ids[size:]))
-        return waiting
+        yield waiting
 
     def _alike(
         self, asked: Mapping[str, Ask], waiting: Sequence[Waiting]

@@ -9,6 +9,7 @@ import pandas as pd
 from harness import composition, frame, store
 from harness.comparison import compare, compare_scores
 from harness.composition import Result
+from harness.options import RunOptions, take
 from harness.schema import TTFTS, Exam, HarnessError, Visit, one_line, unknown
 
 __all__ = [
@@ -126,16 +127,20 @@ def measure(*overrides: str) -> Result:
     from harness.sweep import command_of
     from harness.telemetry import look
 
-    _, configs = compose_all(overrides)
+    common, configs = compose_all(overrides)
     if len(configs) != 1:
         raise HarnessError(f"measure takes one point, the overrides make {len(configs)}")
     point = make_point(configs[0])
     machine = describe(point.device)
-    plan = make_plan([(point, command_of(configs[0]))], {point.device: machine}, fingerprint_of_rows(), None)
+    blind = take(RunOptions, common).blind
+    only = [(point, command_of(configs[0]))]
+    plan = make_plan(only, {point.device: machine}, fingerprint_of_rows(), None, blind=blind)
     (planned,) = plan.points
     measurer = Measurer()
     common = {"status": "ok", "machine": machine, "commit": commit(), "command": planned.command}
-    visits, exams = {}, {}
+    visits: dict[str, dict[int, Visit]] = {}
+    exams: dict[str, Exam] = {}
+    unseen: dict[str, Exam] = {}
     with alone():
         if (use := look(point.device, point.threads)).busy:
             warnings.warn(one_line(f"this machine is busy: {use}; times will be disturbed"), stacklevel=2)
@@ -148,7 +153,10 @@ def measure(*overrides: str) -> Result:
             where = {"block": 0, "attempt": attempt, "process": "here", "seed": 0, "position": position}
             made = {"key": key, "component": plan.components[key], "work": plan.work(key)}
             visits[kind] = {0: Visit(**common, **where, **made, **found, started=started)}
-        for name, key in planned.exams.items():
+        for taking, name, key in [
+            *((exams, *each) for each in planned.exams.items()),
+            *((unseen, *each) for each in planned.blind.items()),
+        ]:
             started, begin = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
             _, suite = plan.exams[key]
             score, reason = None, fault_of(suite)
@@ -158,8 +166,8 @@ def measure(*overrides: str) -> Result:
                 reason = str(error)
             spent = {"started": started, "seconds": round(time.monotonic() - begin, 3)}
             became = common | {"status": "error" if reason else "ok", "reason": reason}
-            exams[name] = Exam(**became, **spent, key=key, point=point, suite=suite, score=score)
+            taking[name] = Exam(**became, **spent, key=key, point=point, suite=suite, score=score)
     if rough := [visit for blocks in visits.values() for visit in blocks.values() if visit.disturbed]:
         names = ", ".join(visit.component.name for visit in rough)
         warnings.warn(one_line(f"others used this machine, so that these times are rough: {names}"), stacklevel=2)
-    return Result(planned, visits, exams)
+    return Result(planned, visits, exams, unseen)

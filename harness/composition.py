@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -37,6 +37,7 @@ from harness.schema import (
     Manifest,
     Planned,
     Samples,
+    Score,
     Status,
     Visit,
     Work,
@@ -74,6 +75,8 @@ class Result:
     """Kind of component -> block -> visit, failed ones too."""
     exams: Mapping[str, Exam]
     """By suite."""
+    blind: Mapping[str, Exam] = field(default_factory=dict)
+    """The same with grey images, by suite."""
 
     def __repr__(self) -> str:
         """Its name and how it went; every visit and exam is in `visits` and `exams`."""
@@ -102,7 +105,11 @@ class Result:
         for suite, exam in self.exams.items():
             if exam.status != "ok":
                 return exam.status, f"{suite}: {exam.reason}"
+        for suite, exam in self.blind.items():
+            if exam.status != "ok":
+                return exam.status, f"{suite} blind: {exam.reason}"
         unfit = [self.untimed, *(f"{suite}: {self.unscored(suite)}" for suite in self.exams if self.unscored(suite))]
+        unfit += [f"{suite} blind: {self.unpaired(suite)}" for suite in self.blind if self.unpaired(suite)]
         return next((("error", why) for why in unfit if why), ("ok", ""))
 
     @cached_property
@@ -140,6 +147,22 @@ class Result:
         """Why an exam that calls itself good has no score; empty if it has one, or failed and says so."""
         exam = self.exams[suite]
         return ungraded(exam) if exam.status == "ok" else ""
+
+    def unpaired(self, suite: str) -> str:
+        """Why a blind run that calls itself good does not say anything about the exam; empty if it does, or failed."""
+        blind, exam = self.blind[suite], self.exams.get(suite)
+        if blind.score is None:
+            return ""
+        if why := ungraded(blind):
+            return why
+        if exam is None or exam.score is None or exam.score.metric not in METRICS:
+            return ""  # there is nothing to pair it with, and that has its own reason
+        return unpairable(exam.score, blind.score)
+
+    def blind_score(self, suite: str) -> Score | None:
+        """The blind run's score where it was asked the same questions; None where there is none."""
+        blind = self.blind.get(suite)
+        return None if blind is None or self.unpaired(suite) else blind.score
 
     @property
     def scored(self) -> dict[str, Exam]:
@@ -396,6 +419,15 @@ def ungraded(exam: Exam) -> str:
     return "" if metric or exam.suite.submission else "the record has no metric"
 
 
+def unpairable(score: Score, blind: Score) -> str:
+    """Why a blind run is not that of a score; empty if it is."""
+    if (score.metric, score.data) != (blind.metric, blind.data):
+        return "it was asked other questions than the exam, or scored by another metric"
+    if {answer.question_id for answer in score.answers} != {answer.question_id for answer in blind.answers}:
+        return "it answered other questions than the exam"
+    return ""
+
+
 def counted(samples: Samples, name: str) -> list[float]:
     """A stage's (or TTFT's) passes that count: after warm-up and undisturbed; all after warm-up where none is left."""
     series = sum_passes(samples.seconds, TTFTS[name]) if name in TTFTS else list(samples.seconds[name])
@@ -419,7 +451,8 @@ def compose(manifest: Manifest, visits: Mapping[str, Mapping[int, Visit]], exams
             if key in visits
         }
         asked = {suite: exams[key] for suite, key in planned.exams.items() if key in exams}
-        result = Result(planned, found, asked)
+        unseen = {suite: exams[key] for suite, key in planned.blind.items() if key in exams}
+        result = Result(planned, found, asked, unseen)
         if result.status != "ok" or (result.timed and len(asked) == len(planned.exams)):
             results.append(result)
     return results
@@ -472,7 +505,8 @@ def _told(results: Iterable[Result]) -> dict[str, tuple[object, str]]:
             value = f"{statistics.median(medians) * 1e3:.4g} ms" if medians else "failed"
             entries = [(block, visit.started, visit.process, visit.attempt) for block, visit in sorted(blocks.items())]
             said[first.component.name] = entries, f"{stage} {value} ({len(blocks)} blocks)"
-        for suite, exam in result.exams.items():
+        blind = {f"{suite} blind": exam for suite, exam in result.blind.items()}
+        for suite, exam in (*result.exams.items(), *blind.items()):
             scores = [answer.score or 0.0 for answer in exam.score.answers] if exam.score else []
             value = f"{statistics.fmean(scores):.3f}" if scores else exam.status
             said[f"{result.planned.point.name}, {suite}"] = (exam.started, exam.seconds), value

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.baselines import Beside, beside, mean_beside
 from harness.composition import GROWS, Result
 from harness.pareto import on_frontier
-from harness.schema import MAIN_STAGES, STAGES, STAGES_OF, TTFTS, Point, Protocol, Score
-from harness.scores import WHOLE, chance, figures
+from harness.schema import MAIN_STAGES, STAGES, STAGES_OF, TTFTS, Point, Protocol, Score, one_line
+from harness.scores import WHOLE, figures
 from harness.stats import Interval, accuracy, combined
 
 TIMES = (*STAGES, "prefill_visual", *TTFTS, "ttft_fused")
@@ -28,6 +29,11 @@ FRONTIER_TTFT = "ttft_model"
 
 SHARES = (0.90, 0.95, 0.99)
 
+BESIDE = tuple(Beside.__dataclass_fields__)
+"""What stands beside the score of each suite, and beside their mean `accuracy`, as `<suite>_<name>`: `guess`,
+`majority`, `majority_answer` and `blind`; `above_blind`, the score minus the blind one, with `_low`, `_high` and
+`_stderr`; and `blind_like`, whether that interval reaches down to 0. What is not known is missing."""
+
 MEASURED, COMPOSED, EXTRAPOLATED, PUBLISHED = "measured", "composed", "extrapolated", "published"
 """Where a value comes from: the column `<name>_source` of each time and each accuracy says it."""
 
@@ -35,7 +41,8 @@ MEASURED, COMPOSED, EXTRAPOLATED, PUBLISHED = "measured", "composed", "extrapola
 def row_of(result: Result) -> dict[str, Any]:
     """One point as a flat row; what is unknown is missing, never zero."""
     point = result.planned.point
-    entries = [v for blocks in result.visits.values() for v in blocks.values()] + list(result.exams.values())
+    visits = [v for blocks in result.visits.values() for v in blocks.values()]
+    entries = [*visits, *result.exams.values(), *result.blind.values()]
     machine = entries[0].machine if entries else None
     row: dict[str, Any] = {
         **_names(point),
@@ -61,6 +68,7 @@ def row_of(result: Result) -> dict[str, Any]:
     }
     row |= _latency(result) if result.timed else {}
     scored: list[Score] = []
+    against: list[Beside] = []
     for name, exam in result.scored.items():
         assert exam.score is not None
         suite, whole = column_of(name), figures(exam.score)[0]
@@ -78,8 +86,8 @@ def row_of(result: Result) -> dict[str, Any]:
             f"{suite}_unparsed": whole.unparsed,
             f"{suite}_metric": exam.score.metric,
         }
-        if (guessed := chance(exam.score)) is not None:
-            row[f"{suite}_chance"] = guessed
+        against.append(beside(exam.score, result.blind_score(name)))
+        row |= _beside(f"{suite}_", against[-1])
     judged = sum(bool(suite.submission) for suite in point.suites)
     if scored and len(scored) == len(result.planned.exams) - judged:
         parts = [accuracy([a.score or 0.0 for a in s.answers], [a.image for a in s.answers]) for s in scored]
@@ -91,7 +99,14 @@ def row_of(result: Result) -> dict[str, Any]:
             "accuracy_low": mean.low,
             "accuracy_high": mean.high,
         }
+        row |= _beside("accuracy_", mean_beside(against))
     return row
+
+
+def _beside(stem: str, found: Beside) -> dict[str, Any]:
+    """The columns of what stands beside a score; none for what is not known."""
+    values = {f"{stem}{name}": getattr(found, name) for name in BESIDE}
+    return {name: value for name, value in values.items() if value not in (None, "") and not pd.isna(value)}
 
 
 def _names(point: Point) -> dict[str, Any]:
@@ -299,8 +314,34 @@ def scores_of(results: Iterable[Result]) -> pd.DataFrame:
             if exam.score is None or why:
                 rows.append(about)
                 continue
+            rows += [
+                {**about, "status": blind.status, "reason": f"blind run: {blind.reason}"}
+                for blind in [result.blind.get(suite)]
+                if blind is not None and blind.status != "ok"
+            ]
             about |= {"metric": exam.score.metric, "data": exam.score.data, "seconds": exam.score.seconds}
             if exam.suite.submission:
                 rows.append({**about, "part": WHOLE, "what": "judged by others", "suite_name": suite})
-            rows += [{**about, **asdict(figure), "suite_name": suite} for figure in figures(exam.score)]
+            for figure in figures(exam.score):
+                rows.append({**about, **asdict(figure), "suite_name": suite})
+                if figure.what == "score":
+                    kind = None if figure.part == WHOLE else figure.part
+                    rows[-1] |= _beside("", beside(exam.score, result.blind_score(suite), kind))
     return pd.DataFrame(rows)
+
+
+def blind_like(scores: pd.DataFrame) -> list[str]:
+    """What points answer within the error of their blind runs, suite by suite, and by kinds of questions where at least
+    half of the points do; `scores` is the table of `scores_of`."""
+    if "blind_like" not in scores.columns:
+        return []
+    found = []
+    marked = scores.dropna(subset=["blind_like"])
+    for (suite, part), rows in marked.groupby(["suite_name", "part"], sort=False):
+        count, whole = int(rows["blind_like"].astype(bool).sum()), len(rows)
+        if not count or (part != WHOLE and 2 * count < whole):
+            continue
+        what = f"`{suite}`" if part == WHOLE else f"questions of kind `{part}` in `{suite}`"
+        points = "point answers" if whole == 1 else "points answer"
+        found.append(one_line(f"{count} of {whole} {points} {what} no better than blind"))
+    return found

@@ -52,6 +52,8 @@ class RunOptions(Options):
     """measured or published"""
     published_recipe: Text
     """the name of a training recipe"""
+    blind: bool
+    """true or false"""
     direct: Whole | Literal["all"]
     """a whole number from 0 or all"""
     extrapolate: Literal["auto", "always", "never"]

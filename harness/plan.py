@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Literal
 
 import torch
@@ -15,6 +16,7 @@ from harness.models.hub import folder_of_hub, weights_of_hub
 from harness.models.vlm import folder_of, vocabulary_of
 from harness.resolve import RANDOM, no_accuracy
 from harness.schema import (
+    DRAWN,
     Ceilings,
     Component,
     Exam,
@@ -42,6 +44,9 @@ BUILD = 2e8
 """Weights that are made a second, assumed."""
 EXAM = 2.5
 """Seconds of an exam, assumed before any was taken."""
+BLIND = {True: 0.1, False: 0.75}
+"""Share of an exam's time that a blind run takes, assumed before any was taken, of a suite that is drawn (few different
+questions) and of others (0.59 of DocVQA's shape and 0.87 of GQA's, every question different, measured on two cores)."""
 BATCH = 2 * 2**30
 """Bytes of weights that take turns in one process; a larger model is visited alone."""
 MEMORY = 0.6
@@ -119,11 +124,13 @@ def make_plan(
     rows: str,
     direct: int | None,
     extrapolate: Extrapolate = "auto",
+    blind: bool = False,
 ) -> Plan:
     """Points with their commands -> what to measure. `direct` whole VLMs are measured, too; None: all of them.
 
     Which ones is drawn by the points' fingerprints: a sample that nobody chose and that stays the same. LLMs that do
-    not fit into memory, or all (`extrapolate`), are measured at a few depths.
+    not fit into memory, or all (`extrapolate`), are measured at a few depths. `blind`: each suite that is scored is
+    asked with grey images as well.
     """
     plan = Plan(machines=machines)
     unique = {fingerprint(point): (point, command) for point, command in points}
@@ -145,15 +152,18 @@ def make_plan(
             keys[part] = key
             plan.components.setdefault(key, component)
             plan.commands.setdefault(key, command)
-        asked = {}
+        asked: dict[str, str] = {}
+        unseen: dict[str, str] = {}
         for suite in point.suites:
-            key = question_key(point, suite, machine, rows)
-            asked[suite.name] = key
-            plan.exams.setdefault(key, (point, suite))
-            plan.commands.setdefault(key, command)
-        plan.points.append(
-            Planned(point=point, components=keys, exams=asked, command=command, no_accuracy=no_accuracy(point))
-        )
+            sides = [(suite, asked)]
+            if blind and suite.metric:
+                sides.append((suite.model_copy(update={"image": "grey"}), unseen))
+            for side, named in sides:
+                named[suite.name] = key = question_key(point, side, machine, rows)
+                plan.exams.setdefault(key, (point, side))
+                plan.commands.setdefault(key, command)
+        about = {"command": command, "no_accuracy": no_accuracy(point)}
+        plan.points.append(Planned(point=point, components=keys, exams=asked, blind=unseen, **about))
     return plan
 
 
@@ -326,6 +336,12 @@ class Estimate:
     """All visits, with the start of a process for each block."""
     exams: float = 0.0
     """All exams, with the start of their process."""
+    blind: float = 0.0
+    """One blind exam."""
+
+    def exam_of(self, suite: Suite) -> float:
+        """One exam, with sight or without."""
+        return self.exam if suite.image == "given" else self.blind
 
     @property
     def seconds(self) -> float:
@@ -346,7 +362,14 @@ def estimate(
     for key in {key for block in todo for key in block}:
         good = [visit.seconds for visit in visits.get(key, {}).values() if visit.status == "ok"]
         took[key] = sum(good) / len(good) if good else estimate_visit(plan.components[key], plan.work(key), ceilings)
-    seconds = [exam.seconds for exam in known if exam.status == "ok"]
-    each = sum(seconds) / len(seconds) if seconds else EXAM
+    seconds: dict[str, list[float]] = {"given": [], "grey": []}
+    for exam in known:
+        if exam.status == "ok":
+            seconds[exam.suite.image].append(exam.seconds)
+    each = fmean(seconds["given"] or [EXAM])
+    suites = [plan.exams[key][1] for key in exams]
+    shares = [BLIND[suite.source.path == DRAWN] for suite in suites if suite.image == "grey"]
+    unseen = fmean(seconds["grey"] or [each * share for share in shares] or [0.0])
     blocks = sum(START + sum(took[key] for key in block) for block in todo if block)
-    return Estimate(took, each, blocks, START + each * len(exams) if exams else 0.0)
+    asking = START + each * (len(exams) - len(shares)) + unseen * len(shares) if exams else 0.0
+    return Estimate(took, each, blocks, asking, unseen)

@@ -402,7 +402,8 @@ class Suite(Noun):
     prompt: str
     """Jinja template over a row's columns."""
     fields: dict[str, str]
-    """Jinja expressions: `id`, `answers` (unless others judge); `image`, `kind`, `where` (asked only if true)."""
+    """Jinja expressions: `id`, `answers` (unless others judge); `image`, `kind`, `options` (what a question lets one
+    choose from), `where` (asked only if true)."""
     facts: dict[str, str] = {}
     """Jinja expressions for what the metric, or the submission, needs beside the answers."""
     images: Positive | None = None
@@ -412,6 +413,8 @@ class Suite(Noun):
     """An answer ends before the first of these."""
     version: int = 1
     """Raised when asking or scoring changes what a score means."""
+    image: Literal["given", "grey"] = "given"
+    """What is shown: each question's own image, or a uniform grey one of its size (`harness.baselines`)."""
 
 
 class Protocol(Noun):
@@ -862,6 +865,24 @@ class Answer(Noun):
     """What a submission needs beside the answer."""
 
 
+class Prior(Noun):
+    """What questions of one kind and form score without a look at the image and without a model; see
+    `harness.baselines`."""
+
+    kind: str
+    form: Literal["options", "yes/no", "open"]
+    """What is answered: the letter of an option, yes or no, anything else."""
+    questions: Positive
+    guess: Share
+    """Mean official score of an answer drawn from those that are possible."""
+    majority: Share
+    """Mean official score of the one answer that earns most."""
+    answer: str
+    """That answer."""
+    exact: bool = True
+    """Whether every possible answer was scored against every question; if not, a part of them that a seed chose."""
+
+
 class Score(Noun):
     """Answers of one suite; statistics over them are derived by `harness.stats`."""
 
@@ -876,6 +897,8 @@ class Score(Noun):
     """Wall time of answering."""
     resumed: int = 0
     """How many answers the journal of an earlier run had."""
+    priors: tuple[Prior, ...] = ()
+    """What its kinds of questions score without a look; empty where others judge, and in records from before."""
 
 
 class Exam(Entry):
@@ -941,11 +964,16 @@ def modules_of(component: Component) -> str:
 
 
 def question_key(point: Point, suite: Suite, machine: Machine, rows: str) -> str:
-    """What makes two exams the same: weights, input, suite and the rows it draws; how latency is measured does not."""
+    """What makes two exams the same: weights, input, suite and the rows it draws; how latency is measured does not, nor
+    what a question lets one choose from, which decides neither an answer nor its score."""
     content = point.model_dump(
         mode="json", exclude={"checkpoint": True, "suites": True, "protocol": True, "published": NAMES["published"]}
     )
-    return fingerprint([SCHEMA_VERSION, content, suite.model_dump(mode="json"), machine.model_dump(mode="json"), rows])
+    same: dict[str, Any] = {"fields": {"options"}}
+    if suite.image == "given":
+        same["image"] = True  # as before there was a choice
+    asked = suite.model_dump(mode="json", exclude=same)
+    return fingerprint([SCHEMA_VERSION, content, asked, machine.model_dump(mode="json"), rows])
 
 
 class Planned(Noun):
@@ -956,6 +984,8 @@ class Planned(Noun):
     """Kind -> key. `vlm` is there for the few points that are also measured directly."""
     exams: dict[str, str]
     """Suite -> key."""
+    blind: dict[str, str] = {}
+    """Suite -> key of the same exam with grey images, where one is taken."""
     command: str
     no_accuracy: Line = ""
     """Why it is not asked anything; empty if it is."""

@@ -22,15 +22,6 @@ RATIOS = {
 """Numerator and denominator as weights of true positives, false positives, false negatives and answers."""
 
 
-CHANCE = {"pope": 0.5}
-"""What guessing scores on average, of the benchmarks whose definition fixes it: half of POPE's answers are yes."""
-
-
-def chance(score: Score) -> float | None:
-    """What guessing would score; None where that is not known."""
-    return CHANCE.get(METRICS[score.metric].benchmark)
-
-
 @dataclass(frozen=True)
 class Figure:
     """One number of a suite, with what it rests on. Errors and intervals that do not exist are NaN."""

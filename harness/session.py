@@ -172,14 +172,20 @@ class Session:
 
     def ask_all(self, keys: Sequence[str], again: bool = False) -> None:
         """Ask what is missing, in one process that lives across points; `again`: what was answered too. A suite whose
-        data cannot be read fails; the others are asked."""
-        each = self.estimate.exam if self.estimate else 1.0
-        self._whole = max(self._whole, self._done + self._start + each * len(keys))
+        data cannot be read fails; the others are asked. Where an exam fails its blind run is not taken: there would be
+        nothing to hold it against."""
+        spans = [self.estimate.exam_of(self.plan.exams[key][1]) if self.estimate else 1.0 for key in keys]
+        self._whole = max(self._whole, self._done + self._start + sum(spans))
         self._done += self._start
+        sighted = {key: planned.exams[suite] for planned in self.plan.points for suite, key in planned.blind.items()}
+        failed: set[str] = set()
         try:
-            for count, key in enumerate(keys, start=1):
+            for count, (key, each) in enumerate(zip(keys, spans, strict=True), start=1):
+                if sighted.get(key) in failed:
+                    self._done += each
+                    continue
                 point, suite = self.plan.exams[key]
-                name = f"exam {count}/{len(keys)}: {point.name} {suite.name}"
+                name = f"{point.name} {suite.name}" + (" blind" if suite.image == "grey" else "")
                 started, begin = datetime.now(UTC), time.monotonic()
                 journal = store.journal_of(self.root, key)
                 if why := fault_of(suite):
@@ -187,7 +193,7 @@ class Session:
                 else:
                     if again:
                         journal.unlink(missing_ok=True)
-                    sign = partial(self._sign, name, each)
+                    sign = partial(self._sign, f"exam {count}/{len(keys)}: {name}", each)
                     outcome = self.worker.exam(point, suite, self.timeout, sign, journal)
                 exam = Exam(
                     **self._origin(key, point.device, started),
@@ -202,7 +208,8 @@ class Session:
                 self._done += each
                 self.progress.advance(self._done / self._whole)
                 if exam.status != "ok":
-                    self.progress.line(f"failed: {point.name} {suite.name}: {exam.reason}")
+                    failed.add(key)
+                    self.progress.line(f"failed: {name}: {exam.reason}")
         finally:
             self.worker.stop()
 

@@ -162,8 +162,9 @@ class Contents:
 
     def pin(self, points: Iterable[Planned]) -> Pins:
         """The names of what counts now of these points."""
+        points = list(points)
         keys = {key for planned in points for key in planned.components.values()}
-        asked = {key for planned in points for key in planned.exams.values()}
+        asked = {key for planned in points for key in (*planned.exams.values(), *planned.blind.values())}
         names = {id(entry): name for name, entry in (*self.visits.items(), *self.exams.items())}
         visits, exams = self.newest()
         return Pins(

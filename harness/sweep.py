@@ -81,7 +81,8 @@ def run(arguments: Sequence[str]) -> int:
     if not composed:
         raise HarnessError("nothing has to be measured: all claims of this sweep are about counts")
     machines = {device: describe(device) for device in {point.device for point, _ in composed}}
-    plan = make_plan(composed, machines, fingerprint_of_rows(), options.directly, options.extrapolate)
+    rows = fingerprint_of_rows()
+    plan = make_plan(composed, machines, rows, options.directly, options.extrapolate, options.blind)
     if recipe := options.published:
         from harness.published import read_scores
 
@@ -104,7 +105,7 @@ def run(arguments: Sequence[str]) -> int:
         flush=True,
     )
     if options.dry_run:
-        _dry_run(plan, todo, asked, _estimate(plan, todo, asked, visits, exams).seconds)
+        _dry_run(plan, todo, asked, _estimate(plan, todo, asked, visits, exams))
         return 0
     for key in {key for block in todo for key in block}:
         plan.work(key)  # parts that do not fit each other are said before anything is written
@@ -115,12 +116,15 @@ def run(arguments: Sequence[str]) -> int:
         _measure(plan, root, options, manifest)
     else:
         _pin(root, manifest)
+    from harness.frame import blind_like, scores_of
     from harness.progress import outcome
     from harness.report import write_report
 
     folder, results = write_report(root, name, Path(options.reports))
     for result in results if count or asked else []:
         print(f"{result.planned.point.name:<44} {outcome(result)}")
+    for said in blind_like(scores_of(results)):
+        print(f"note: {said}")
     print(f"report: {folder / 'index.html'}")
     timed = [result for result in results if result.timed]
     disturbed = [result for result in timed if result.disturbed]
@@ -165,7 +169,7 @@ def _measure(plan: Plan, root: Path, options: RunOptions, manifest: Manifest) ->
         try:
             expected = _estimate(plan, todo, asked, visits, exams)
             with Progress(expected.seconds) as progress:
-                what = f"{count} visits in {sum(map(bool, todo))} blocks, {len(asked)} exams"
+                what = f"{count} visits in {sum(map(bool, todo))} blocks, {_exams(plan, asked)}"
                 progress.line(f"about {readable(expected.seconds)} to go: {what}")
                 patient = options.busy == "warn"
                 session = Session(plan, root, options.timeout, options.seed, progress, expected, patient)
@@ -222,7 +226,7 @@ def _estimate(
     return estimate(plan, todo, asked, visits, exams.values(), ceilings)
 
 
-def _dry_run(plan: Plan, todo: Sequence[Sequence[str]], asked: Sequence[str], seconds: float) -> None:
+def _dry_run(plan: Plan, todo: Sequence[Sequence[str]], asked: Sequence[str], expected: Estimate) -> None:
     """Print the points, what is reused and what the rest will take."""
     from harness.progress import readable
 
@@ -236,6 +240,8 @@ def _dry_run(plan: Plan, todo: Sequence[Sequence[str]], asked: Sequence[str], se
             parts.append(f"{kind} {state}{others}")
         left = sum(key in asked for key in planned.exams.values())
         told = f"{left} of {len(planned.exams)} exams to take" if planned.exams else "no exams"
+        if planned.blind:
+            told += f", {sum(key in asked for key in planned.blind.values())} of {len(planned.blind)} blind"
         print(f"  {planned.point.name:<44} {'; '.join(parts)}; {told}")
     naive = sum(planned.point.protocol.blocks for planned in plan.points)
     kinds = Counter(plan.components[key].kind for key in plan.components)
@@ -244,8 +250,16 @@ def _dry_run(plan: Plan, todo: Sequence[Sequence[str]], asked: Sequence[str], se
         f"({naive} whole VLMs would be visited if nothing were composed)"
     )
     blocks, visiting = sum(map(bool, todo)), sum(map(len, todo))
-    print(f"to measure: {visiting} visits in {blocks} blocks (fresh processes), {len(asked)} exams")
-    print(f"estimated time: {readable(seconds)}")
+    print(f"to measure: {visiting} visits in {blocks} blocks (fresh processes), {_exams(plan, asked)}")
+    unseen = expected.blind * sum(plan.exams[key][1].image == "grey" for key in asked)
+    of_blind = f", {readable(unseen)} of it for blind exams (blind=false leaves them out)" if unseen else ""
+    print(f"estimated time: {readable(expected.seconds)}{of_blind}")
+
+
+def _exams(plan: Plan, asked: Sequence[str]) -> str:
+    """How many exams are to be taken, and how many of them blind."""
+    unseen = sum(plan.exams[key][1].image == "grey" for key in asked)
+    return f"{len(asked)} exams" + (f" ({unseen} of them blind)" if unseen else "")
 
 
 def command_of(config: Plain) -> str:

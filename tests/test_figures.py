@@ -131,8 +131,8 @@ def test_labels_do_not_cover_each_other(canvas, count):
         assert not one.count_overlaps(found[k + 1 :])
 
 
-def test_accuracy_ends_where_the_data_end_and_chance_is_drawn_only_where_it_is_known(canvas):
-    table = grid().assign(shapes_chance=0.25)
+def test_accuracy_ends_where_the_data_end_and_guessing_is_drawn_only_where_it_is_known(canvas):
+    table = grid().assign(shapes_guess=0.25)
     figures._accuracy(canvas, table, ["doc_read", "shapes"])
     left, right = canvas.axes
     top = max(table["doc_read_high"].max(), table["shapes_high"].max())

@@ -36,6 +36,7 @@ RANK = {
     "models": 2,
     "composition": 2,
     "scores": 2,
+    "baselines": 2,
     "claims": 3,
     "comparison": 3,
     "frame": 3,

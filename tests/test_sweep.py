@@ -77,7 +77,7 @@ def test_every_point_has_samples_ttfts_tokens_and_accuracy(measured):
             assert all(len(v) == 1 + 6 and min(v) > 0 for v in visit.samples.seconds.values())
             assert visit.memory.peak > 1e7
             assert visit.timer.fault == ""
-        assert set(point.exams) == {"doc_read", "scene_text", "shapes"}
+        assert set(point.exams) == set(point.blind) == {"doc_read", "scene_text", "shapes"}
     table = api.load(report_of(folder), folder / "results")
     assert (table["ttft_user"] > table["ttft_model"]).all()
     assert (table["ttft_fused"] > 0).all()
@@ -128,7 +128,7 @@ def test_the_report_stands_alone(measured):
     assert (report / "table.csv").read_text().count("\n") == 3
     assert (report / "table.md").read_text().count("\n") == 4
     assert len((report / "visits.jsonl").read_text().splitlines()) == 8
-    assert len((report / "exams.jsonl").read_text().splitlines()) == 6
+    assert len((report / "exams.jsonl").read_text().splitlines()) == 12  # with sight and without
 
 
 def test_the_same_command_again_measures_nothing(measured):
@@ -137,7 +137,7 @@ def test_the_same_command_again_measures_nothing(measured):
     begin = time.process_time()
     again = run(folder, *GRID)
     assert again.returncode == 0
-    assert "14 of 14 measurements in the store, 0 to measure" in again.stdout
+    assert "20 of 20 measurements in the store, 0 to measure" in again.stdout
     assert (visits(folder), exams(folder)) == before
     assert time.process_time() - begin < 60
 
@@ -150,10 +150,11 @@ def test_a_dry_run_says_what_is_shared_and_how_long_it_takes_and_measures_nothin
     assert said.returncode == 0, said.stderr
     lines = said.stdout.splitlines()
     assert "3 points on" in lines[0]
-    assert "encoder to measure; connector to measure; llm to measure; 3 of 3 exams to take" in lines[3]
+    assert "encoder to measure; connector to measure; llm to measure; 3 of 3 exams to take, 3 of 3 blind" in lines[3]
     assert "components: 3 connector, 3 encoder, 3 llm (6 whole VLMs would be visited" in said.stdout
-    assert "to measure: 12 visits in 2 blocks (fresh processes), 3 exams" in said.stdout
-    assert re.search(r"estimated time: \d+ (s|min)", said.stdout)
+    assert "to measure: 12 visits in 2 blocks (fresh processes), 6 exams (3 of them blind)" in said.stdout
+    estimated = r"estimated time: \d+ (s|min), \d+ s of it for blind exams \(blind=false leaves them out\)"
+    assert re.search(estimated, said.stdout)
     assert visits(folder) == before
 
 
@@ -215,7 +216,7 @@ def test_killed_at_a_random_moment_and_started_again_it_ends_with_every_block_an
     blocks = Counter((v.key, v.block) for v in visits(tmp_path) if v.status == "ok")
     assert sorted(blocks.values()) == [1] * (4 * 2)
     asked = Counter(e.key for e in exams(tmp_path) if e.status == "ok")
-    assert sorted(asked.values()) == [1] * 3
+    assert sorted(asked.values()) == [1] * 6
 
 
 def test_interrupted_it_keeps_what_is_measured_and_says_how_to_go_on(tmp_path):
@@ -290,7 +291,7 @@ def test_a_suite_that_cannot_be_read_costs_that_suite_alone(tmp_path):
     row = table.iloc[0]
     assert quantity(row["ttft_model"], row["ttft_model_low"], row["ttft_model_high"], 1e3) in page
     again = run(tmp_path, *asked, *QUICK, "dry_run=true")
-    assert "1 to measure" in again.stdout  # only what failed
+    assert "2 to measure" in again.stdout  # only what failed, and its blind run
 
 
 def test_a_busy_machine_is_named_by_the_sweep_and_its_page(tmp_path):

@@ -57,6 +57,10 @@ STAGE_COLOURS = {
 VERDICTS = {"holds": "#009E73", "differs": "#D55E00", "undecided": "#777777"}
 FRONT = "#F2C14E"
 """The frontier's band; interval bars are thin and have their point's colour."""
+BASELINES = {"guess": (":", "guessing"), "majority": ((0, (4, 1.2, 1, 1.2)), "majority answer")}
+"""How what no model earned is drawn: its line, and what the legend calls it."""
+UNSEEN = "_"
+"""The marker of a blind run."""
 VISIBLE = 0.01
 """Stages that are nowhere this share of the longest bar are drawn together."""
 TITLE, SMALL, TINY = 11.5, 8.5, 7.0
@@ -162,12 +166,11 @@ def draw_figures(table: pd.DataFrame, folder: Path) -> list[Figure]:
             title = f"{label(name)}: accuracy against time to first token"
             gallery.add(f"frontier-{name}", title, f"{text} {_front_text(rows, name, FRONTIER_TTFT)}", rows, paint)
         if names:
-            known = [name for name in names if f"{name}_chance" in scored.columns]
-            guess = f" Dotted: what guessing scores on {_listed(known)}." if known else ""
+            beside = _beside_text(scored, *names)
             gallery.add(
                 "accuracy",
                 "What resolution buys",
-                f"Accuracy on each suite against input resolution.{_bars(scored, *names)}{guess}",
+                f"Accuracy on each suite against input resolution.{_bars(scored, *names)}{beside}",
                 scored,
                 partial(_accuracy, rows=scored, names=names),
                 3.9 if len(names) < 4 else 2.3 * math.ceil(len(names) / 3) + 1.4,
@@ -359,7 +362,7 @@ def _bars(rows: pd.DataFrame, *names: str) -> str:
 
 def _front_text(rows: pd.DataFrame, accuracy: str, ttft: str) -> str:
     """What a picture of a frontier shows, and what it does not claim."""
-    bars = _bars(rows, accuracy, ttft)
+    bars = _bars(rows, accuracy, ttft) + _beside_text(rows, accuracy)
     count = int(frontier_of(rows, accuracy, ttft).sum())
     if not has_frontier(rows, accuracy, ttft):
         return (
@@ -506,8 +509,7 @@ def _frontier(canvas: Canvas, rows: pd.DataFrame, accuracy: str, axis: str, ttft
             (apart, {"alpha": 1.0, "ms": 8, "elinewidth": 1.3, "zorder": 5, "mec": "black"}),
         )
         for chosen, look in looks:
-            part = group[chosen[group.index]]
-            if not part.empty:
+            for part, hollow in _apart(group[chosen[group.index]], accuracy):
                 axes.errorbar(
                     part[ttft] * scale,
                     part[accuracy],
@@ -515,8 +517,10 @@ def _frontier(canvas: Canvas, rows: pd.DataFrame, accuracy: str, axis: str, ttft
                     yerr=_reach(part, accuracy),
                     fmt=marker,
                     color=colour,
-                    **look,
+                    **(look | hollow),
                 )
+        _unseen(axes, group[ttft] * scale, group, accuracy, colour)
+    _levels(axes, rows, accuracy)
     for _, front in rows[best].sort_values(ttft).groupby("machine"):
         axes.plot(
             front[ttft] * scale, front[accuracy], color=FRONT, lw=7, alpha=0.6, drawstyle="steps-post", zorder=1,
@@ -527,7 +531,8 @@ def _frontier(canvas: Canvas, rows: pd.DataFrame, accuracy: str, axis: str, ttft
         _plain(axes.xaxis, rows[ttft] * scale)
     axes.set_xlabel(TTFT_LABELS[ttft].format(unit))
     axes.set_ylabel(axis)
-    _legend(canvas, rows, [Line2D([], [], color=FRONT, lw=7, alpha=0.6, label="frontier")] if claimed else ())
+    band = [Line2D([], [], color=FRONT, lw=7, alpha=0.6, label="frontier")] if claimed else []
+    _legend(canvas, rows, [*band, *_beside_handles(rows, accuracy)])
     points = rows[best] if claimed else rows
     places = [(str(r["resolution"]), r[ttft] * scale, r[accuracy]) for r in points.to_dict("records")]
     _annotate(axes, places, [(x, y) for _, x, y in places])
@@ -537,6 +542,8 @@ def _accuracy(canvas: Canvas, rows: pd.DataFrame, names: Sequence[str]) -> None:
     wide = min(3, len(names))
     panels = canvas.subplots(math.ceil(len(names) / wide), wide, sharey=True, squeeze=False).ravel()
     top = max(float((rows[name] + _reach(rows, name)[1]).max()) for name in names)
+    beside = [f"{name}_{what}" for name in names for what in (*BASELINES, "blind")]
+    top = max([top, *(float(rows[column].max()) for column in beside if column in rows.columns)])
     for axes, name in zip(panels, names, strict=False):
         for colour, marker, group in _curves(rows.dropna(subset=[name])):
             axes.errorbar(
@@ -549,8 +556,10 @@ def _accuracy(canvas: Canvas, rows: pd.DataFrame, names: Sequence[str]) -> None:
                 lw=1.2,
                 elinewidth=0.8,
             )
-        if f"{name}_chance" in rows.columns and (guess := rows[f"{name}_chance"].dropna()).size:
-            axes.axhline(guess.iloc[0], color="#555555", lw=1, ls=":")
+            hollow = group[_marked(group, name)]
+            axes.plot(hollow["resolution"], hollow[name], marker, ms=4, color=colour, mfc="white", zorder=3)
+            _unseen(axes, group["resolution"], group, name, colour)
+        _levels(axes, rows, name)
         axes.set_title(label(name, 24), fontsize=9.5)
         axes.set_xlabel("input resolution, px")
         places = sorted(rows["resolution"].unique())
@@ -559,7 +568,66 @@ def _accuracy(canvas: Canvas, rows: pd.DataFrame, names: Sequence[str]) -> None:
     for axes in panels[len(names) :]:
         axes.remove()
     panels[0].set_ylabel("accuracy")
-    _legend(canvas, rows)
+    _legend(canvas, rows, _beside_handles(rows, *names))
+
+
+def _marked(rows: pd.DataFrame, name: str) -> pd.Series[bool]:
+    """Which scores are within the error of their blind runs."""
+    column = f"{name}_blind_like"
+    if column not in rows.columns:
+        return pd.Series(False, index=rows.index)
+    return rows[column].map(lambda mark: not pd.isna(mark) and bool(mark)).astype(bool)
+
+
+def _apart(rows: pd.DataFrame, name: str) -> list[tuple[pd.DataFrame, dict[str, Any]]]:
+    """Points with the look of their markers: hollow where a score is within the error of its blind run."""
+    hollow = _marked(rows, name)
+    looks: list[tuple[pd.DataFrame, dict[str, Any]]] = [(rows[~hollow], {}), (rows[hollow], {"mfc": "white"})]
+    return [(part, look) for part, look in looks if not part.empty]
+
+
+def _levels(axes: Axes, rows: pd.DataFrame, name: str) -> None:
+    """A thin line at what guessing and the majority answer score; one each where all points have the same."""
+    for what, (dash, _) in BASELINES.items():
+        if f"{name}_{what}" in rows.columns:
+            for value in sorted(set(rows[f"{name}_{what}"].dropna().round(6))):
+                axes.axhline(value, color="#555555", lw=0.9, ls=dash, zorder=1)
+                low, high = axes.get_ylim()
+                axes.set_ylim(min(low, value - 0.04 * (high - low)), max(high, value + 0.04 * (high - low)))
+
+
+def _unseen(axes: Axes, places: pd.Series[Any], rows: pd.DataFrame, name: str, colour: str) -> None:
+    """A tick at what each point scores without sight."""
+    if f"{name}_blind" in rows.columns:
+        axes.plot(places, rows[f"{name}_blind"], UNSEEN, ms=7, mew=1.1, color=colour, alpha=0.7, zorder=2)
+
+
+def _beside_handles(rows: pd.DataFrame, *names: str) -> list[Any]:
+    """What the baselines look like, of those that these scores have."""
+    there = {what for name in names for what in (*BASELINES, "blind") if f"{name}_{what}" in rows.columns}
+    handles: list[Any] = [
+        Line2D([], [], color="#555555", lw=0.9, ls=dash, label=text)
+        for what, (dash, text) in BASELINES.items()
+        if what in there
+    ]
+    if "blind" in there:
+        handles.append(Line2D([], [], color="#444444", marker=UNSEEN, ms=7, mew=1.1, ls="", label="blind"))
+    if any(_marked(rows, name).any() for name in names):
+        handles.append(Line2D([], [], color="#444444", marker="o", ms=4, mfc="white", ls="", label="as blind"))
+    return handles
+
+
+def _beside_text(rows: pd.DataFrame, *names: str) -> str:
+    """What is drawn beside scores, and how many of them are as good as blind."""
+    there = {what for name in names for what in (*BASELINES, "blind") if f"{name}_{what}" in rows.columns}
+    said = ""
+    if lines := [text for what, (_, text) in BASELINES.items() if what in there]:
+        said += f" Lines: {' and '.join(lines)}."
+    if "blind" in there:
+        count = sum(int(_marked(rows, name).sum()) for name in names)
+        said += " Ticks: the same model, shown grey images."
+        said += f" Hollow: within the error of that ({count} of {len(rows) * len(names)})." if count else ""
+    return said
 
 
 def _once(rows: pd.DataFrame, stage: str, what: Sequence[str]) -> pd.DataFrame:

@@ -84,9 +84,28 @@ def score(row: pd.Series[Any], name: str) -> str:
     if source != MEASURED:
         return f"{value:.3f} ({PUBLISHED if source.startswith(PUBLISHED) else 'of unknown source'})"
     if error is not None and not pd.isna(error):
-        return f"{value:.3f} ± {error:.3f}"
+        return f"{value:.3f} ± {error:.3f}{NOT_SEEN if is_marked(row, name) else ''}"
     images = row.get(f"{name}_images")  # a mean over suites has none of its own
     return f"{value:.3f} ({'1 image' if images == 1 else 'a suite of 1 image'}: no error)"
+
+
+NOT_SEEN = " (as blind)"
+"""Stands behind a score that is within the error of its blind run."""
+
+
+def is_marked(row: pd.Series[Any], name: str) -> bool:
+    """Whether a score is within the error of its blind run."""
+    mark = row.get(f"{name}_blind_like")
+    return mark is not None and not pd.isna(mark) and bool(mark)
+
+
+def against(row: pd.Series[Any], name: str) -> str:
+    """What guessing, the majority answer and the blind run score, e.g. `0.07 / 0.21 / 0.12`; dashes for what is
+    missing."""
+    parts = [row.get(f"{name}_{what}") for what in ("guess", "majority", "blind")]
+    if all(value is None or pd.isna(value) for value in parts):
+        return "–"
+    return " / ".join("–" if value is None or pd.isna(value) else f"{value:.3f}" for value in parts)
 
 
 def claimed(table: pd.DataFrame) -> list[bool]:
@@ -109,7 +128,11 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
             "accuracy": score(row, "accuracy"),
             f"ttft_model {unit}": duration(row, "ttft_model", scale),
             f"ttft_user {unit}": duration(row, "ttft_user", scale),
-            **{suite: score(row, suite) for suite in suites_of(table)},
+            **dict(
+                cell
+                for suite in suites_of(table)
+                for cell in ((suite, score(row, suite)), (f"{suite}: guess / majority / blind", against(row, suite)))
+            ),
             f"encode {unit}": duration(row, "encode", scale),
             "of limit": percent(row, "encode_efficiency"),
             f"prefill {unit}": duration(row, "prefill", scale),
@@ -139,6 +162,22 @@ def whole(row: pd.Series[Any], name: str) -> str:
     return "–" if value is None or pd.isna(value) else f"{value:.0f}"
 
 
+def share(row: pd.Series[Any], name: str) -> str:
+    """A score without an error; a dash where there is none."""
+    value = row.get(name)
+    return "–" if value is None or pd.isna(value) else f"{value:.3f}"
+
+
+def above(row: pd.Series[Any]) -> str:
+    """A score minus its blind run's with the 95% interval, marked where that reaches down to 0."""
+    value = row.get("above_blind")
+    if value is None or pd.isna(value):
+        return "–"
+    low, high = row["above_blind_low"], row["above_blind_high"]
+    reach = f"{low:+.3f} to {high:+.3f}" if math.isfinite(low) and math.isfinite(high) else "1 image"
+    return f"{value:+.3f} ({reach})" + (NOT_SEEN if row["blind_like"] else "")
+
+
 def readable_scores(scores: pd.DataFrame) -> pd.DataFrame:
     """Scores as text: what they are, what they rest on, and whose definition they follow."""
     rows = []
@@ -154,6 +193,10 @@ def readable_scores(scores: pd.DataFrame) -> pd.DataFrame:
                 "figure": f"{row['status']}: {row['reason']}" if failed else row["what"].replace("_", " "),
                 "value": f"{row['value']:.3f}" if known else "–",
                 "95% interval": f"{row['low']:.3f}–{row['high']:.3f}" if known and not pd.isna(row["low"]) else "–",
+                "guess": share(row, "guess"),
+                "majority": share(row, "majority"),
+                "blind": share(row, "blind"),
+                "above blind": above(row),
                 "questions": whole(row, "questions"),
                 "images": whole(row, "images"),
                 "unparsed": whole(row, "unparsed"),
@@ -163,7 +206,9 @@ def readable_scores(scores: pd.DataFrame) -> pd.DataFrame:
                 "protocol": "–" if failed else row["metric"] or "answers in submissions/",
             }
         )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    beside = ["guess", "majority", "blind", "above blind"]
+    return table.drop(columns=[name for name in beside if rows and set(table[name]) <= {"–"}])
 
 
 def size(value: float, kind: str) -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 from harness import store
 from harness.claims import find, ranking
 from harness.composition import Result, load_results
-from harness.frame import frame_of, frontier_of, scores_of
+from harness.frame import blind_like, frame_of, frontier_of, scores_of
 from harness.published import encoder_latencies, with_published
 from harness.report.figures import draw_claims, draw_figures
 from harness.report.page import write_page
@@ -38,7 +38,7 @@ def write_report(results: Path, sweep: str, reports: Path) -> tuple[Path, list[R
     folder.mkdir(parents=True, exist_ok=True)
     _write_lines(folder / store.MANIFEST, [manifest])
     visits = {(v.key, v.block): v for point in points for blocks in point.visits.values() for v in blocks.values()}
-    exams = {exam.key: exam for point in points for exam in point.exams.values()}
+    exams = {exam.key: exam for point in points for exam in (*point.exams.values(), *point.blind.values())}
     _write_lines(folder / store.VISITS, visits.values())
     _write_lines(folder / store.EXAMS, exams.values())
     remarks = _write_submissions(points, folder / "submissions")
@@ -51,6 +51,7 @@ def write_report(results: Path, sweep: str, reports: Path) -> tuple[Path, list[R
     for old in (*folder.glob("*.png"), *folder.glob("*.svg"), *folder.glob("claims.[cm]*"), *folder.glob("scores.*")):
         old.unlink()  # a picture of an earlier run must not stand beside this one's numbers
     scores = scores_of(points)
+    remarks += [said.replace("`", "") for said in blind_like(scores)]
     write_tables(table, scores, folder)
     findings = find(manifest.claims, points, results)
     ranks = ranking(points) if findings else pd.DataFrame()

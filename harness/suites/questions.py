@@ -40,6 +40,8 @@ class Question:
     kind: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What the metric needs beside the answers, e.g. `choices`."""
+    options: int = 0
+    """How many options it lets one choose from, by their letters; 0 where it has none."""
 
 
 class Pictures(Mapping[str, tuple[bytes, ...]]):
@@ -81,7 +83,12 @@ def load(suite: Suite) -> Questions:
     Raises `HarnessError` naming folder, file and column for a column that is missing, and data set, row and column for
     a reference list that is empty, an image that is none, and an id that appears twice.
     """
-    return _load(suite.model_dump_json())
+    return _load(_rows_of(suite))
+
+
+def _rows_of(suite: Suite) -> str:
+    """A suite as JSON, without what is shown in place of its images: the rows are the same."""
+    return suite.model_copy(update={"image": "given"}).model_dump_json()
 
 
 OPENING = 120.0
@@ -97,7 +104,7 @@ def fault_of(suite: Suite) -> str:
     """
     if suite.source.path == DRAWN or not local.is_local(suite.source.path):
         return ""
-    return _fault_of(Path(suite.source.path).expanduser(), suite.model_dump_json())
+    return _fault_of(Path(suite.source.path).expanduser(), _rows_of(suite))
 
 
 @cache
@@ -173,7 +180,10 @@ def _load(content: str, whole: bool = False) -> Questions:
             for one in shown:
                 _check(one, place, whole)
             images.found[key] = partial(_again, rows, number, parts, stored, place) if again else partial(tuple, shown)
-        asked.append(Question(found["id"], found["prompt"], found["answers"], key, found["kind"], found["facts"]))
+        names = ("kind", "facts", "options")
+        asked.append(
+            Question(found["id"], found["prompt"], found["answers"], key, **{name: found[name] for name in names})
+        )
     if not asked:
         raise HarnessError(f"{where}: no question is left to ask")
     return Questions(tuple(asked), images, revision, columns)
@@ -245,12 +255,15 @@ class _Parts:
             if "where" in self._fields and not self.value("where", row):
                 return None
             found: dict[str, Any] = {}
-            for what in (name for name in self._fields if name != "where"):
+            for what in (name for name in self._fields if name not in ("where", "options")):
                 found[what] = self.value(what, row)
             what = "doc_to_text"
             found["prompt"] = self._prompt.render(row)
             for what, expression in self._facts.items():
                 found.setdefault("facts", {})[what] = _defined(expression(row))
+            if "options" in self._fields:
+                what = "options"
+                found[what] = self.value(what, row)
         except UndefinedError as error:
             there = ", ".join(str(name) for name in row if name != "row")
             raise HarnessError(f"{place}: {what}: {error}; the columns are: {there}") from error
@@ -271,6 +284,7 @@ class _Parts:
             "answers": tuple(map(str, answers)),
             "kind": str(found["kind"] or ""),
             "facts": found.get("facts", {}),
+            "options": self._options(found.get("options"), place),
         }
         try:
             fingerprint([made[name] for name in ("id", "prompt", "answers", "kind", "facts")])
@@ -279,6 +293,12 @@ class _Parts:
         except Exception as error:  # what a metric cannot take is said before anything is answered
             raise HarnessError(f"{place}: no text that can be judged: {type(error).__name__}: {error}") from error
         return made
+
+    def _options(self, found: Any, place: str) -> int:
+        """How many options a question has."""
+        if not isinstance(found, list | tuple | None):
+            raise HarnessError(f"{place}: options: a list is expected, not {type(found).__name__}")
+        return min(len(found or ()), len(LETTERS))
 
     def value(self, name: str, row: Mapping[str, Any]) -> Any:
         """One of the suite's fields."""

@@ -150,8 +150,9 @@ def _images_from(about: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
     return found
 
 
-FIELDS = ("id", "image", "answers", "kind", "where")
-"""What a suite's expressions give: the question's id, its image, its references, its kind, and whether it is asked."""
+FIELDS = ("id", "image", "answers", "kind", "options", "where")
+"""What a suite's expressions give: the question's id, its image, its references, its kind, its options, and whether it
+is asked."""
 
 
 def stamp_of(path: str) -> str:
