@@ -18,8 +18,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("VLM_HARNESS_BUSY", "warn")
 os.environ.setdefault("VLM_HARNESS_LOCK", str(Path(tempfile.gettempdir()) / f"vlm-harness-{os.getpid()}.lock"))
 
-from harness import config
-from harness.composition import Result
+from harness.analysis.composition import Result
+from harness.configuration import compose
+from harness.measure.worker import Worker
 from harness.schema import (
     STAGES_OF,
     Answer,
@@ -46,7 +47,6 @@ from harness.schema import (
     component_key,
     question_key,
 )
-from harness.worker import Worker
 
 
 class Forked(ForkServerProcess):
@@ -59,7 +59,7 @@ class Forked(ForkServerProcess):
     def run(self) -> None:
         os.environ.clear()
         os.environ.update(self._environment)
-        from harness import measurement
+        from harness.measure import measurement
 
         vars(measurement)["check_timer"] = patient
         super().run()
@@ -68,8 +68,8 @@ class Forked(ForkServerProcess):
 def patient(device: Any) -> TimerTest:
     """The timer's test, again where a busy machine spoilt it three times in a row. Only a runtime that is known to wait
     is given more chances than a sweep gives it."""
+    from harness.measure.timer import check_timer
     from harness.runtimes.torch_runtime import TorchDevice
-    from harness.timer import check_timer
 
     found = check_timer(device)
     for _ in range(20):
@@ -91,7 +91,7 @@ def imported() -> Iterator[None]:
     """Measuring processes begin with their imports done, and are as fresh otherwise: each is forked from a process that
     never computed. Those of a real command (`python -m harness.sweep`) and of tests that ask for `spawned` begin as a
     user's do."""
-    multiprocessing.set_forkserver_preload(["harness.measurement", "conftest"])
+    multiprocessing.set_forkserver_preload(["harness.measure.measurement", "conftest"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Worker, "context", Imported())
         yield
@@ -107,10 +107,10 @@ def spawned(monkeypatch: pytest.MonkeyPatch) -> None:
 def composed_once() -> Iterator[None]:
     """The same overrides are composed once: Hydra takes a tenth of a second for each point of a sweep."""
     known: dict[Any, dict[str, Any]] = {}
-    honest: Callable[[Sequence[str], str], dict[str, Any]] = config._one
+    honest: Callable[[Sequence[str], str], dict[str, Any]] = compose._one
 
     def one(overrides: Sequence[str], root: str) -> dict[str, Any]:
-        folders = (str(config.ROOT), *(entry.path for entry in os.scandir(config.ROOT) if entry.is_dir()))
+        folders = (str(compose.ROOT), *(entry.path for entry in os.scandir(compose.ROOT) if entry.is_dir()))
         files = [(entry.path, entry.stat().st_mtime_ns) for folder in folders for entry in os.scandir(folder)]
         key = (tuple(overrides), root, tuple(sorted(files)), os.environ.get("VLM_HARNESS_BUSY"))
         if key not in known:
@@ -118,7 +118,7 @@ def composed_once() -> Iterator[None]:
         return copy.deepcopy(known[key])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config, "_one", one)
+        patch.setattr(compose, "_one", one)
         yield
 
 

@@ -1,6 +1,6 @@
 """How often is the verdict wrong? `python benchmarks/aa.py [--blocks N] [--smoke]`
 
-A/A: twenty comparisons of a component with itself by the recommended rule (`harness.comparison`: paired blocks, the 95%
+A/A: twenty comparisons of a component with itself by the recommended rule (`analysis.comparison`: paired blocks, 95%
 interval of the ratio against a margin), on this machine as it is. Every block is a fresh process that visits all of
 them, the sides of a comparison pass by pass in turns. Printed are the false alarms; then, with 5%
 more time planted into each pass of one side, how often that is caught; and the same for the rule that most tools use
@@ -22,18 +22,18 @@ from unittest.mock import patch
 
 from scipy.stats import mannwhitneyu
 
-from harness import store
-from harness.comparison import compare
-from harness.composition import counted
-from harness.config import compose_all
+from harness.analysis.comparison import compare
+from harness.analysis.composition import counted
+from harness.configuration.compose import compose_all
+from harness.configuration.points import make_point
 from harness.machine import describe
-from harness.measurement import Measurer
-from harness.plan import Plan, components_of
+from harness.measure.measurement import Measurer
+from harness.measure.plan import Plan, components_of
+from harness.measure.session import Session, alone
+from harness.measure.worker import Worker, work_off
 from harness.progress import Progress
-from harness.resolve import make_point
 from harness.schema import Visit
-from harness.session import Session, alone
-from harness.worker import Worker, work_off
+from harness.storage import store
 
 COMPARISONS = 20
 SLOWDOWN = 0.05
@@ -70,7 +70,7 @@ def child(pipe: Connection) -> None:
             slow_down(subject)
         return subject
 
-    with patch("harness.measurement.build", planted):
+    with patch("harness.measure.measurement.build", planted):
         work_off(pipe, Measurer())
 
 

@@ -14,15 +14,15 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from harness import store
-from harness.composition import Result
-from harness.config import compose_all
+from harness.analysis.composition import Result
+from harness.configuration.compose import compose_all
+from harness.configuration.points import make_point
 from harness.machine import describe
-from harness.plan import Plan, make_plan
+from harness.measure.plan import Plan, make_plan
+from harness.measure.session import Session, alone
 from harness.progress import Progress
-from harness.resolve import make_point
 from harness.schema import Visit
-from harness.session import Session, alone
+from harness.storage import store
 
 PASSES = ["protocol.max_samples=8", "protocol.min_samples=8", "protocol.max_seconds=20", "protocol.repeats=0"]
 """Both ways take eight passes of everything, however long they are."""

@@ -15,14 +15,14 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from harness import store
-from harness.composition import Result
-from harness.config import compose_all
+from harness.analysis.composition import Result
+from harness.configuration.compose import compose_all
+from harness.configuration.points import make_point
 from harness.machine import describe
-from harness.plan import DEPTHS, make_plan
+from harness.measure.plan import DEPTHS, make_plan
+from harness.measure.session import Session, alone
 from harness.progress import Progress
-from harness.resolve import make_point
-from harness.session import Session, alone
+from harness.storage import store
 
 GRID = ["encoder=fastvithd", "llm=qwen2_0_5b,qwen2_1_5b", "resolution=1024", "checkpoint=random"]
 SMOKE = [

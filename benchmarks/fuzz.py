@@ -34,10 +34,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks import hostile, mutations, mutations_cli, mutations_data
 from benchmarks.checkpoints import KINDS
 from conftest import CONNECTOR, ENCODER, LLM, make_result
-from harness import plan, store
-from harness.composition import load_results
-from harness.frame import frame_of, scores_of
+from harness.analysis.composition import load_results
+from harness.analysis.table import frame_of, scores_of
+from harness.measure import plan
 from harness.schema import LINE, Exam, HarnessError, Visit
+from harness.storage import store
 
 SECONDS = 120
 """An input that takes longer hangs; a dry run of the largest sweeps takes half a minute on a busy machine."""

@@ -10,7 +10,7 @@ import argparse
 import torch
 from torch.utils import benchmark
 
-from harness.config import compose_all
+from harness.configuration.compose import compose_all
 from harness.models.encoders import build_encoder
 from harness.schema import Encoder
 

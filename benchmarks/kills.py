@@ -34,8 +34,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from harness import store
 from harness.schema import Exam, Visit
+from harness.storage import store
 
 SWEEP = [
     *("encoder=tiny_fastvithd", "resolution=64", "limit=2", "threads=1", "direct=0", "busy=warn"),
@@ -77,10 +77,10 @@ def fork_server() -> None:
     """Import everything once, and let measuring processes be forks of their sweep."""
     import torch
 
-    import harness.measurement
+    import harness.measure.measurement
     import harness.report.write
     import harness.sweep
-    from harness import telemetry, timer, worker
+    from harness.measure import telemetry, timer, worker
     from harness.runtimes import torch_runtime
     from harness.suites import questions
     from harness.suites.tasks import load_suite
@@ -89,7 +89,7 @@ def fork_server() -> None:
     worker.Worker.context = multiprocessing.get_context("fork")
     torch_runtime.PRODUCT["cpu"], torch_runtime.BUFFER["cpu"] = 256, 2**20
     short = partial(timer.measure_ceilings, seconds=0.01)
-    vars(harness.measurement)["measure_ceilings"] = vars(timer)["measure_ceilings"] = short
+    vars(harness.measure.measurement)["measure_ceilings"] = vars(timer)["measure_ceilings"] = short
     vars(telemetry)["look"] = partial(telemetry.look, seconds=0.01)
     vars(harness.report.write)["draw_figures"] = lambda *_: []
     with tempfile.TemporaryDirectory() as folder:  # what a process draws and composes once is there before the forks

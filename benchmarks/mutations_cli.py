@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.config import keys_of, options
+from harness.configuration.compose import keys_of, options
 
 SECONDS = 90.0
 """Most that a dry run may take, operations not counted: that takes a minute for the largest sweeps."""

@@ -6,7 +6,7 @@ import runpy
 import sys
 from collections.abc import Sequence
 
-from harness.door import HELP, answer
+from harness.configuration.command_line import HELP, answer
 from harness.schema import HarnessError, unknown
 
 COMMANDS = {

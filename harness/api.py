@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness import composition, frame, store
-from harness.comparison import compare, compare_scores
-from harness.composition import Result
-from harness.options import RunOptions, take
+from harness.analysis import composition
+from harness.analysis.comparison import compare, compare_scores
+from harness.analysis.composition import Result
+from harness.analysis.table import FRONTIER_TTFT, TIMES, frame_of, frontier_of, suites_of
+from harness.configuration.options import RunOptions, take
 from harness.schema import TTFTS, Exam, HarnessError, Visit, one_line, unknown
+from harness.storage import store
 
 __all__ = [
     "compare",
@@ -40,11 +42,11 @@ class Points(list[Result]):
 
 
 def load(sweep: str | Path = "resolution", results: str | Path = "results") -> pd.DataFrame:
-    """The points of a sweep's last run as a table: one row a point, times in seconds (see `harness.frame`).
+    """The points of a sweep's last run as a table: one row a point, times in seconds (see `harness.analysis.table`).
 
     `sweep` is a name (see `sweeps`), or the folder of a report. `summary` of the table has its first columns.
     """
-    return frame.frame_of(points(sweep, results))
+    return frame_of(points(sweep, results))
 
 
 def points(sweep: str | Path = "resolution", results: str | Path = "results") -> list[Result]:
@@ -74,11 +76,11 @@ def reports(folder: str | Path = "reports") -> list[Path]:
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """The columns of `load`'s table that a report's small table has, as numbers: seconds, shares, bytes."""
-    named = [*SUMMARY, *frame.suites_of(table), "accuracy", "on_frontier", "status"]
+    named = [*SUMMARY, *suites_of(table), "accuracy", "on_frontier", "status"]
     return table[[column for column in named if column in table.columns]]
 
 
-def frontier(table: pd.DataFrame, accuracy: str = "accuracy", ttft: str = frame.FRONTIER_TTFT) -> pd.DataFrame:
+def frontier(table: pd.DataFrame, accuracy: str = "accuracy", ttft: str = FRONTIER_TTFT) -> pd.DataFrame:
     """The rows that no other row beats in time and accuracy, fastest first.
 
     `accuracy` is a suite or their mean, `ttft` any time of the table. Raises `HarnessError` for a column that is not
@@ -86,8 +88,8 @@ def frontier(table: pd.DataFrame, accuracy: str = "accuracy", ttft: str = frame.
     """
     if table.empty:
         return table
-    suites = [*frame.suites_of(table), *(column for column in table.columns if column.startswith("published_"))]
-    for kind, name, known in (("accuracy", accuracy, ["accuracy", *suites]), ("ttft", ttft, frame.TIMES)):
+    suites = [*suites_of(table), *(column for column in table.columns if column.startswith("published_"))]
+    for kind, name, known in (("accuracy", accuracy, ["accuracy", *suites]), ("ttft", ttft, TIMES)):
         there = [column for column in known if column in table.columns and table[column].notna().any()]
         if name not in there:
             why = (
@@ -96,7 +98,7 @@ def frontier(table: pd.DataFrame, accuracy: str = "accuracy", ttft: str = frame.
                 else f"no row of this table has a number for {kind}: {_why(table)}"
             )
             raise HarnessError(why)
-    chosen = table[frame.frontier_of(table, accuracy, ttft)].sort_values(ttft)
+    chosen = table[frontier_of(table, accuracy, ttft)].sort_values(ttft)
     return chosen.assign(on_frontier=True)
 
 
@@ -116,16 +118,16 @@ def measure(*overrides: str) -> Result:
     import warnings
     from datetime import UTC, datetime
 
-    from harness.config import compose_all
+    from harness.configuration.compose import compose_all
+    from harness.configuration.points import make_point
     from harness.machine import commit, describe
-    from harness.measurement import Measurer
-    from harness.plan import make_plan
-    from harness.resolve import make_point
-    from harness.session import alone
+    from harness.measure.measurement import Measurer
+    from harness.measure.plan import make_plan
+    from harness.measure.session import alone
+    from harness.measure.telemetry import look
     from harness.suites.embedded import fingerprint_of_rows
     from harness.suites.questions import fault_of
     from harness.sweep import command_of
-    from harness.telemetry import look
 
     common, configs = compose_all(overrides)
     if len(configs) != 1:

@@ -26,16 +26,16 @@ from typing import Any
 import torch
 from PIL import Image
 
-from harness.answers import Engine, judged
-from harness.intake import open_image, read_yaml
+from harness.configuration.points import DTYPES, check_resolution
+from harness.evaluate.answers import Engine, judged
 from harness.machine import resolve_device
 from harness.metrics import METRICS
 from harness.models.answering import AnsweringModel, Composed, Shown
 from harness.models.hub import folder_of_hub, learn, load_hub
 from harness.models.preprocess import decode_image
 from harness.models.vlm import check_checkpoint, hash_checkpoint, is_ours, load_vlm, move
-from harness.resolve import DTYPES, check_resolution
 from harness.schema import HarnessError, Suite
+from harness.storage.intake import open_image, read_yaml
 from harness.suites.hub import check_place
 from harness.suites.questions import examples, fault_of, load
 from harness.suites.tasks import JUDGED, load_task, suite_of

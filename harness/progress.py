@@ -13,8 +13,8 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Column
 
-from harness.composition import Result
-from harness.frame import row_of
+from harness.analysis.composition import Result
+from harness.analysis.table import row_of
 from harness.stats import significant
 
 MINUTE = 60.0

@@ -74,6 +74,10 @@ class HarnessError(Exception):
         super().__init__(one_line(text))
 
 
+class InvalidOutput(HarnessError):
+    """Something ran, but what came out is not what it promises: no number may come of it."""
+
+
 def unknown(kind: str, name: str, known: Sequence[str]) -> str:
     """One line for a name that does not exist, with the near names first."""
     said = one_line(name, 80)
@@ -397,7 +401,7 @@ class Suite(Noun):
     metric: str
     """One of `harness.metrics`, with its protocol: `gqa@lmms-eval`; empty where others judge."""
     submission: str = ""
-    """Format in which answers are handed to those who judge them (`harness.submissions`)."""
+    """Format in which answers are handed to those who judge them (`harness.suites.submissions`)."""
     source: Source
     prompt: str
     """Jinja template over a row's columns."""
@@ -414,7 +418,7 @@ class Suite(Noun):
     version: int = 1
     """Raised when asking or scoring changes what a score means."""
     image: Literal["given", "grey"] = "given"
-    """What is shown: each question's own image, or a uniform grey one of its size (`harness.baselines`)."""
+    """What is shown: each question's own image, or a uniform grey one of its size (`harness.evaluate.baselines`)."""
 
 
 class Protocol(Noun):
@@ -631,7 +635,7 @@ PARTS_OF = {
 """What a component of each kind cannot be without."""
 
 STAGES = ("preprocess", "tokenize", "transfer", "encode", "project", "fuse", "prefill", "sample")
-"""Stages of a staged pass in their order; see `harness.bench` for what each covers."""
+"""Stages of a staged pass in their order; see `harness.measure.bench` for what each covers."""
 
 STAGES_OF = {
     "encoder": ("preprocess", "transfer", "encode"),
@@ -667,7 +671,7 @@ TTFTS = {
 
 
 class TimerTest(Noun):
-    """Whether a runtime's clock can be trusted; see `harness.timer`. All times in seconds."""
+    """Whether a runtime's clock can be trusted; see `harness.measure.timer`. All times in seconds."""
 
     resolution: float
     """Smallest step of the clock."""
@@ -697,7 +701,7 @@ class Ceilings(Noun):
 
 
 class Work(Noun):
-    """What a stage must do, counted and not measured; see `harness.costs`."""
+    """What a stage must do, counted and not measured; see `harness.measure.costs`."""
 
     flops: Count
     """Floating-point operations of its matrix products, convolutions and attentions (two for a multiply-add)."""
@@ -867,7 +871,7 @@ class Answer(Noun):
 
 class Prior(Noun):
     """What questions of one kind and form score without a look at the image and without a model; see
-    `harness.baselines`."""
+    `harness.evaluate.baselines`."""
 
     kind: str
     form: Literal["options", "yes/no", "open"]

@@ -15,14 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import store
-from harness.config import HOUSEKEEPING, Plain, compose_all, parse, usage_of
-from harness.door import answer
-from harness.options import RunOptions, check_folder, take
+from harness.configuration.command_line import answer
+from harness.configuration.compose import HOUSEKEEPING, Plain, compose_all, parse, usage_of
+from harness.configuration.options import RunOptions, check_folder, take
 from harness.schema import Exam, HarnessError, Manifest, Visit, fingerprint
+from harness.storage import store
 
 if TYPE_CHECKING:
-    from harness.plan import Estimate, Plan
+    from harness.measure.plan import Estimate, Plan
 
 USAGE = """\
 python -m harness.sweep [+sweep=NAME] [KEY=VALUE[,VALUE...] ...]
@@ -66,11 +66,11 @@ def run(arguments: Sequence[str]) -> int:
     if common["narrowed"]:
         print(common["narrowed"], flush=True)
     # torch takes seconds to import: a mistyped name is answered before that.
-    from harness.claims import claims_of
-    from harness.costs import encoder_parameters
+    from harness.analysis.claims import claims_of
+    from harness.configuration.points import make_point
     from harness.machine import describe
-    from harness.plan import make_plan
-    from harness.resolve import make_point
+    from harness.measure.costs import encoder_parameters
+    from harness.measure.plan import make_plan
     from harness.suites.embedded import fingerprint_of_rows
     from harness.suites.questions import fault_of
 
@@ -84,7 +84,7 @@ def run(arguments: Sequence[str]) -> int:
     rows = fingerprint_of_rows()
     plan = make_plan(composed, machines, rows, options.directly, options.extrapolate, options.blind)
     if recipe := options.published:
-        from harness.published import read_scores
+        from harness.analysis.published import read_scores
 
         read_scores(root)  # what cannot be read is said before anything is measured
     for path in store.files(root):
@@ -116,7 +116,7 @@ def run(arguments: Sequence[str]) -> int:
         _measure(plan, root, options, manifest)
     else:
         _pin(root, manifest)
-    from harness.frame import blind_like, scores_of
+    from harness.analysis.table import blind_like, scores_of
     from harness.progress import outcome
     from harness.report import write_report
 
@@ -148,10 +148,10 @@ def _measure(plan: Plan, root: Path, options: RunOptions, manifest: Manifest) ->
     Raises `Held` where another sweep measures, and `Disturbed` where others use it too much (see `await_quiet` and
     `Session.visit_all`).
     """
+    from harness.measure.session import Session, alone, await_quiet
+    from harness.measure.telemetry import look
+    from harness.measure.worker import interruptible
     from harness.progress import Progress, readable
-    from harness.session import Session, alone, await_quiet
-    from harness.telemetry import look
-    from harness.worker import interruptible
 
     say = partial(print, flush=True)
     with alone(options.wait, say):
@@ -207,9 +207,9 @@ def _estimate(
     exams: Mapping[str, Exam],
 ) -> Estimate:
     """What the rest will take, by the ceilings that this machine had last, or has now."""
-    from harness.plan import Estimate, estimate
+    from harness.measure.plan import Estimate, estimate
+    from harness.measure.timer import measure_ceilings
     from harness.runtimes.torch_runtime import TorchDevice
-    from harness.timer import measure_ceilings
 
     if not any(todo) and not asked:
         return Estimate({}, 0.0)

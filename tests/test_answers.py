@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-import harness.answers as answers
 from conftest import talkative
-from harness.bench import InvalidOutput
+from harness.evaluate import answers as answers
 from harness.models.answering import Composed
 from harness.models.preprocess import pixel_tensor
 from harness.models.vlm import load_vlm
+from harness.schema import InvalidOutput
 from harness.suites.questions import load
 from harness.suites.tasks import load_suite
 

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from harness.apart import Apart
 from harness.schema import LINE, HarnessError
+from harness.storage.apart import Apart
 
 
 def add(one, other):

@@ -11,7 +11,7 @@ import pytest
 import harness
 from conftest import make_exam, make_point, make_result, make_visit
 from harness import api
-from harness.frame import frame_of
+from harness.analysis.table import frame_of
 from harness.schema import HarnessError, Manifest
 
 

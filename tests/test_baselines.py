@@ -12,24 +12,25 @@ from test_questions import rows_of, write
 
 from benchmarks.checkpoints import KINDS
 from conftest import MACHINE, make_point, make_result, make_score, talkative
-from harness import answers, store
-from harness.baselines import GREY, Beside, beside, is_blind_like, mean_beside, priors
-from harness.composition import Result, compose
-from harness.frame import blind_like, frame_of, scores_of
+from harness.analysis.composition import Result, compose
+from harness.analysis.table import blind_like, frame_of, scores_of
+from harness.evaluate import answers
+from harness.evaluate.baselines import GREY, Beside, beside, is_blind_like, mean_beside, priors
+from harness.measure.plan import make_plan
+from harness.measure.session import Session
+from harness.measure.worker import Outcome
 from harness.models.answering import Composed
 from harness.models.hub import load_hub
 from harness.models.preprocess import decode_image, pixel_tensor
 from harness.models.vlm import load_vlm
-from harness.plan import make_plan
 from harness.progress import Progress
 from harness.report.tables import NOT_SEEN, against, readable, readable_scores, score
 from harness.report.write import write_report
 from harness.schema import Answer, Prior, question_key
-from harness.session import Session
 from harness.stats import Difference
+from harness.storage import store
 from harness.suites.questions import Question, load
 from harness.suites.tasks import load_suite
-from harness.worker import Outcome
 
 RESOLUTION = 128
 

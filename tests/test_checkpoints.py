@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from harness.config import compose_all
+from harness.configuration.compose import compose_all
+from harness.configuration.points import make_point
 from harness.models.encoders import VisionEncoder
 from harness.models.vlm import check_checkpoint, load_vlm, read_spec
-from harness.resolve import make_point
 from harness.schema import LINE, HarnessError
 
 

@@ -6,14 +6,14 @@ import pandas as pd
 import pytest
 
 from conftest import ENCODER, LLM, MACHINE, make_point, make_result, make_visit
-from harness import store
-from harness.claims import claims_of, find, make_claim, ranking, read_claims, read_stages, rounding, table_of
-from harness.composition import Result
-from harness.config import cell_of, compose_all
-from harness.published import HERE
+from harness.analysis.claims import claims_of, find, make_claim, ranking, read_claims, read_stages, rounding, table_of
+from harness.analysis.composition import Result
+from harness.analysis.published import HERE
+from harness.configuration.compose import cell_of, compose_all
 from harness.report.tables import readable_ranks
 from harness.report.write import write_report
 from harness.schema import HarnessError, System
+from harness.storage import store
 from harness.sweep import main
 
 

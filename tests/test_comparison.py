@@ -5,7 +5,7 @@ import random
 import pytest
 
 from conftest import MACHINE, PROTOCOL, failed_visit, make_component, make_exam, make_visit
-from harness.comparison import compare, compare_scores, differences
+from harness.analysis.comparison import compare, compare_scores, differences
 from harness.schema import HarnessError
 
 

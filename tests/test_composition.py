@@ -5,8 +5,8 @@ import math
 import pytest
 
 from conftest import ENCODER, GATED, LLM, MILLISECONDS, failed_visit, make_exam, make_point, make_result, make_visit
-from harness.composition import Result, compose, counted
-from harness.frame import frame_of
+from harness.analysis.composition import Result, compose, counted
+from harness.analysis.table import frame_of
 from harness.report.figures import provenance
 from harness.report.page import checks
 from harness.report.tables import readable

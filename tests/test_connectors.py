@@ -7,7 +7,7 @@ from torch import nn
 from transformers import InstructBlipQFormerConfig, InstructBlipQFormerModel, Qwen2VLImageProcessor, SmolVLMConfig
 from transformers.models.smolvlm.modeling_smolvlm import SmolVLMConnector
 
-from harness.config import ROOT, options
+from harness.configuration.compose import ROOT, options
 from harness.models.connectors import CONNECTORS, build_connector, to_map, to_tokens
 from harness.models.connectors.c_abstractor import CAbstractor
 from harness.models.connectors.ldp import LdpV2

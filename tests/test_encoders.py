@@ -4,9 +4,9 @@ import pytest
 import torch
 import yaml
 
-from harness.config import ROOT, options
+from harness.configuration.compose import ROOT, options
+from harness.configuration.points import check_resolution
 from harness.models.encoders import build_encoder
-from harness.resolve import check_resolution
 from harness.schema import Encoder, HarnessError
 
 # Millions of parameters and visual tokens at a resolution: FastVLM's Table 10, timm's benchmark table and the models'

@@ -11,9 +11,9 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from conftest import ENCODER, LLM, make_exam, make_point, make_result
-from harness.claims import Finding
-from harness.composition import Result
-from harness.frame import frame_of
+from harness.analysis.claims import Finding
+from harness.analysis.composition import Result
+from harness.analysis.table import frame_of
 from harness.report import figures
 from harness.report.figures import COLOURS, FRONT, STAGE_COLOURS, STYLE, VERDICTS, draw_figures
 from harness.schema import Claim

@@ -22,15 +22,16 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from conftest import ENCODER
-from harness import answers, sweep
-from harness.config import compose_all
-from harness.intake import TOKENIZER_BYTES, read_json
+from harness import sweep
+from harness.configuration.compose import compose_all
+from harness.configuration.options import Stage
+from harness.configuration.points import make_point
+from harness.evaluate import answers
 from harness.models.answering import PLACE, Composed
 from harness.models.encoders import _keep_signal
 from harness.models.vlm import check_checkpoint, load_vlm, read_tokenizer
-from harness.options import Stage
-from harness.resolve import make_point
 from harness.schema import LINE, HarnessError, Llm, Template
+from harness.storage.intake import TOKENIZER_BYTES, read_json
 from harness.train import finetune as door
 from harness.train.conversations import open_conversations, read_sample, tokenise
 from harness.train.finetune import ARTICLE, extrapolate, finetune, outcome, prepare, rate_at

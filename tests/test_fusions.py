@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from conftest import CONNECTOR, ENCODER, GATED, LLM, make_component, make_point
-from harness.costs import work_of
-from harness.measurement import Measurer
+from harness.measure.costs import work_of
+from harness.measure.measurement import Measurer
+from harness.measure.plan import components_of
 from harness.models.fusions import Fused
 from harness.models.vlm import Vlm, VlmSpec
-from harness.plan import components_of
 from harness.schema import Connector, Fusion, HarnessError, stages_of
 
 TEXT = LLM.model_copy(update={"config": {**LLM.config, "vocab_size": 64, "num_hidden_layers": 4}})

@@ -1,6 +1,7 @@
 """The layout's promises: who may import whom, what is small, what the README says."""
 
 import ast
+import graphlib
 import re
 import subprocess
 import sys
@@ -12,77 +13,60 @@ from harness.models.vlm import SHIPPED
 
 ROOT = Path(__file__).parent.parent
 
-# A module imports only rooms of lower rank; modules of one rank do not import each other (inside a package they may).
-RANK = {
-    "schema": -3,
-    "intake": -2,
-    "apart": -2,
-    "lock": -1,
-    "lines": 0,
-    "options": 0,
-    "door": 0,
-    "stats": 1,
-    "pareto": 1,
-    "metrics": 1,
-    "submissions": 1,
-    "published": 2,
-    "journal": 1,
-    "config": 1,
-    "machine": 0,
-    "store": 1,
-    "telemetry": 1,
-    "timer": 1,
-    "suites": 2,
-    "models": 2,
-    "composition": 2,
-    "scores": 2,
-    "baselines": 2,
-    "claims": 3,
-    "comparison": 3,
-    "frame": 3,
-    "runtimes": 3,
-    "bench": 3,
-    "costs": 3,
-    "resolve": 3,
-    "report": 4,
-    "answers": 4,
-    "train": 6,
-    "plan": 4,
-    "progress": 5,
-    "measurement": 5,
-    "worker": 6,
-    "lm_evaluation": 6,
-    "session": 7,
-    "sweep": 8,
-    "api": 9,
-    "__main__": 9,
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted((ROOT / "harness").rglob("*.py"))
 }
 
 
-def room(module: str) -> str:
-    return module.split(".")[1] if "." in module else ""
-
-
-def imports(path: Path):
+def imports(path):
+    """The modules of this project that a module imports, wherever in it."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "harness":
-            if node.module == "harness":
-                yield from (f"harness.{alias.name}" for alias in node.names)
-            else:
-                yield node.module
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in MODULES else node.module
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.startswith("harness."))
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "harness").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_go_one_way(path):
-    parts = path.relative_to(ROOT / "harness").with_suffix("").parts
-    here = parts[0]
-    if here == "__init__":
-        return
-    for module in imports(path):
-        there = room(module)
-        assert there == here or RANK[there] < RANK[here], f"{here} imports {there}"
+def room(module):
+    """A folder of `harness/`, or a module beside them."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def downwards(graph):
+    """The nodes of a graph of imports, each before those that it imports; raises `CycleError`."""
+    return [*graphlib.TopologicalSorter(graph).static_order()][::-1]
+
+
+def test_folders_import_only_downwards():
+    """What may import what is nobody's table: what there is has an order, and the README's layout follows it."""
+    graph = {}
+    for module, path in MODULES.items():
+        if room(module):
+            there = {room(found) for found in imports(path)} - {room(module), ""}
+            graph.setdefault(room(module), set()).update(there)
+    downwards(graph)
+    layout = (ROOT / "README.md").read_text().split("## Layout")[1]
+    shown = re.findall(r"^  ([a-z_]+)(?:/|\.py) ", layout, re.MULTILINE)
+    assert sorted(shown) == sorted(set(graph) - {"__main__"})
+    for above, one in enumerate(shown):
+        assert not (upwards := graph[one] & set(shown[:above])), (
+            f"{one} imports {upwards}, which the layout has above it"
+        )
+
+
+def test_modules_import_one_another_without_a_cycle():
+    late = {"harness.report", "harness"}  # their names are found when they are asked for
+    graph = {module: set(imports(path)) - {module} for module, path in MODULES.items() if module not in late}
+    assert len(downwards(graph)) >= len(MODULES) - len(late)
+
+
+def test_there_are_a_dozen_rooms_at_most():
+    folders = {module.split(".")[1] for module in MODULES if module.count(".") >= 2}
+    assert len(folders) <= 12
+    assert len({room(module) for module in MODULES} - folders - {""}) <= 8
 
 
 def test_every_test_file_has_something_to_test():

@@ -17,12 +17,12 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from benchmarks.checkpoints import KINDS, LLAVA, REFUSED
 from conftest import CONNECTOR, ENCODER, LLM
-from harness.answers import Engine
-from harness.config import compose_all
+from harness.configuration.compose import compose_all
+from harness.configuration.points import make_point
+from harness.evaluate.answers import Engine
+from harness.measure.plan import components_of
 from harness.models.hub import folder_of_hub, hash_hub, learn, load_hub, parameters_of_hub, weights_of_hub
 from harness.models.vlm import Vlm, VlmSpec
-from harness.plan import components_of
-from harness.resolve import make_point
 from harness.runtimes.torch_runtime import TorchDevice, build
 from harness.schema import STAGES_OF, HarnessError
 from harness.suites.questions import examples
@@ -207,7 +207,7 @@ def test_batches_are_as_large_as_their_caches_may_be(model, images, generated, m
     begin, generate = model.begin, Engine._generate
     monkeypatch.setattr(model, "begin", lambda images, *given: begun.append(len(images)) or begin(images, *given))
     monkeypatch.setattr(Engine, "_generate", lambda self, *given: rows.append(len(given[1])) or generate(self, *given))
-    monkeypatch.setattr("harness.answers.CACHE", 1)
+    monkeypatch.setattr("harness.evaluate.answers.CACHE", 1)
     many = images | {f"again {name}": stored for name, stored in images.items()}
     found = answered(model, many)[0]
     assert {pair: found[pair] for pair in generated} == generated

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.intake import (
+from harness.schema import LINE, HarnessError, one_line
+from harness.storage.intake import (
     ITEM_BYTES,
     bounded,
     hash_files,
@@ -21,7 +22,6 @@ from harness.intake import (
     read_yaml,
     tensors_of,
 )
-from harness.schema import LINE, HarnessError, one_line
 
 ROOT = Path(__file__).parent.parent / "harness"
 
@@ -37,18 +37,20 @@ OF_MODULES = {
 BARE = {"open", "load_file", "safe_open", "load_dataset", "import_module", "exec", "eval"}
 
 ALLOWED: dict[str, dict[str, str]] = {
-    "intake.py": dict.fromkeys(
+    "storage/intake.py": dict.fromkeys(
         ("Image.open", "json.loads", "os.fdopen", "os.open", "safe_open", "yaml.load"), "it is the door"
     ),
-    "apart.py": {
+    "storage/apart.py": {
         "importlib.import_module": "a function of this project that the parent names in its code",
         "json.loads": "what parent and child say to each other",
         "os.fdopen": "the pipe between them",
     },
-    "lines.py": dict.fromkeys(("open", "os.open"), "bounded line by line; the store parses them through intake"),
-    "lock.py": {"os.fdopen": "writes the holder's name"},
-    "door.py": {"os.open": "/dev/null, in place of a pipe that is closed"},
-    "config.py": {"read_text": "the comments of this project's own configuration"},
+    "storage/lines.py": dict.fromkeys(
+        ("open", "os.open"), "bounded line by line; the store parses them through intake"
+    ),
+    "storage/lock.py": {"os.fdopen": "writes the holder's name"},
+    "configuration/command_line.py": {"os.open": "/dev/null, in place of a pipe that is closed"},
+    "configuration/compose.py": {"read_text": "the comments of this project's own configuration"},
     "report/figures.py": {"Image.open": "a picture that was drawn just now"},
     "report/page.py": {"read_bytes": "a picture that was drawn just now"},
     "models/hub.py": {
@@ -56,7 +58,7 @@ ALLOWED: dict[str, dict[str, str]] = {
         "from_pretrained": "in the child first; no code and no pickle of a folder is taken",
     },
     "machine.py": {"read_text": "the kernel's files"},
-    "telemetry.py": dict.fromkeys(("os.open", "read_text"), "the kernel's files"),
+    "measure/telemetry.py": dict.fromkeys(("os.open", "read_text"), "the kernel's files"),
     "runtimes/torch_runtime.py": {"read_text": "the kernel's files"},
     **{
         f"{folder}/__init__.py": {"importlib.import_module": "the modules of this package"}
@@ -64,8 +66,8 @@ ALLOWED: dict[str, dict[str, str]] = {
     },
     "models/encoders.py": {"importlib.import_module": "the class that the user's own configuration names"},
     "models/vlm.py": {"load_file": "safetensors whose header was compared with the configuration"},
-    "published.py": {"pd.read_csv": "text that intake has read"},
-    "store.py": {"open": "writes"},
+    "analysis/published.py": {"pd.read_csv": "text that intake has read"},
+    "storage/store.py": {"open": "writes"},
     "suites/hub.py": {"datasets.load_dataset": "the door for data sets; no script is run"},
     "train/__main__.py": {"load_file": "a checkpoint of this very training"},
     "train/instruct.py": {"load_file": "a checkpoint of this very training"},
@@ -76,7 +78,7 @@ ALLOWED: dict[str, dict[str, str]] = {
         "np.load": "arrays that this very training drew; no pickles (numpy's default)",
         **dict.fromkeys(("json.loads", "read_text"), "rows that this very training drew, and its own code"),
     },
-    "worker.py": {"json.loads": "what the measuring process says"},
+    "measure/worker.py": {"json.loads": "what the measuring process says"},
 }
 """Module -> call -> why what it reads is not foreign, or who bounded it."""
 
@@ -233,7 +235,9 @@ def test_a_long_line_loses_its_middle():
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_other_module_reads_what_comes_from_outside(path):
     name = str(path.relative_to(ROOT))
-    assert calls(path) <= ALLOWED.get(name, {}).keys(), "read it through harness.intake, or say in ALLOWED why not"
+    assert calls(path) <= ALLOWED.get(name, {}).keys(), (
+        "read it through harness.storage.intake, or say in ALLOWED why not"
+    )
 
 
 def test_what_is_allowed_is_still_there():

@@ -1,6 +1,6 @@
 import json
 
-from harness.journal import Journal
+from harness.evaluate.journal import Journal
 
 
 def test_answers_are_there_again_and_new_ones_are_appended(tmp_path):

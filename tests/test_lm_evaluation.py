@@ -18,14 +18,14 @@ from transformers import CLIPImageProcessor
 
 from benchmarks.checkpoints import KINDS
 from conftest import talkative
-from harness import answers
-from harness.config import ROOT
+from harness.analysis.scores import figures
+from harness.configuration.compose import ROOT
+from harness.evaluate import answers
 from harness.lm_evaluation import MARK, HarnessLM, SuiteTask, main, no_device, places
 from harness.models.answering import Composed
 from harness.models.preprocess import pixel_tensor
 from harness.models.vlm import load_vlm
 from harness.schema import HarnessError
-from harness.scores import figures
 from harness.suites.questions import load
 from harness.suites.tasks import FOLDER, load_suite, load_task
 

@@ -18,8 +18,8 @@ from PIL import Image
 from pyarrow import ipc, parquet
 
 from benchmarks.mutations_data import make
-from harness import apart
 from harness.schema import LINE, HarnessError
+from harness.storage import apart
 from harness.suites import questions
 from harness.suites.local import content_of
 from harness.suites.tasks import load_suite

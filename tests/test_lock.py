@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from harness import lock
-from harness.lock import Held, Holder, device_lock, holder_of, locked
 from harness.schema import HarnessError
+from harness.storage import lock
+from harness.storage.lock import Held, Holder, device_lock, holder_of, locked
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from harness.lock import locked
+from harness.storage.lock import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
@@ -167,7 +167,7 @@ def test_two_users_exclude_each_other(public, monkeypatch):
     code = """
 import os, sys
 from pathlib import Path
-from harness.lock import locked, holder_of
+from harness.storage.lock import locked, holder_of
 os.setuid(65534)
 with locked(Path(sys.argv[1]), wait=False, mode=0o666):
     print(holder_of(Path(sys.argv[1])).pid == os.getpid(), flush=True)

@@ -8,7 +8,7 @@ import yaml
 from PIL import Image
 
 from conftest import CONNECTOR, ENCODER, LLM
-from harness.config import ROOT, options
+from harness.configuration.compose import ROOT, options
 from harness.models.connectors import build_connector
 from harness.models.encoders import build_encoder
 from harness.models.llms import build_llm, cache_name
@@ -226,10 +226,10 @@ def test_an_image_is_bounded_by_its_header_before_it_is_decoded(monkeypatch):
         decode_image(stored("EPS"))  # Pillow would run a program on it
     with pytest.raises(HarnessError, match="image of 4001 x 4 px: more than 1000 times longer than wide"):
         decode_image(stored("PNG", (4001, 4)), ASPECT)
-    monkeypatch.setattr("harness.intake.IMAGE_PIXELS", 1000)
+    monkeypatch.setattr("harness.storage.intake.IMAGE_PIXELS", 1000)
     with pytest.raises(HarnessError, match="40 x 30 px, at most 1000 px are decoded"):
         decode_image(stored("PNG"))
-    monkeypatch.setattr("harness.intake.IMAGE_BYTES", 10)
+    monkeypatch.setattr("harness.storage.intake.IMAGE_BYTES", 10)
     with pytest.raises(HarnessError, match="at most 10 are read"):
         decode_image(stored("PNG"))
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from benchmarks.checkpoints import KINDS
 from benchmarks.mutations import hub_folders
-from harness.apart import SECONDS, START_SECONDS
 from harness.models.hub import hash_hub, learn
 from harness.schema import HarnessError
+from harness.storage.apart import SECONDS, START_SECONDS
 from harness.suites.questions import examples
 
 CALLS = 40

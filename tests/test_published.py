@@ -12,8 +12,8 @@ import pytest
 from test_questions import SCHEMAS, picture, write
 
 from benchmarks.checkpoints import KINDS
-from harness import store
 from harness.schema import STAGES_OF, Exam, Visit
+from harness.storage import store
 from harness.sweep import main
 
 QUESTIONS = 120

@@ -4,12 +4,12 @@ import pandas as pd
 import pytest
 
 from conftest import ENCODER, LLM, make_point, make_result
-from harness import store
-from harness.frame import frame_of
-from harness.published import HERE, encoder_latencies, read_scores, with_published
+from harness.analysis.published import HERE, encoder_latencies, read_scores, with_published
+from harness.analysis.table import frame_of
 from harness.report.tables import readable
 from harness.report.write import write_report
 from harness.schema import Connector, HarnessError, System, Visit
+from harness.storage import store
 
 RECIPE = "LLaVA-1.5"
 

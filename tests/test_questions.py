@@ -10,12 +10,12 @@ from datasets import Features, Value
 from PIL import Image
 
 from conftest import talkative
-from harness import answers
-from harness.config import options
+from harness.analysis.scores import figures
+from harness.configuration.compose import options
+from harness.evaluate import answers
 from harness.models.answering import Composed
 from harness.models.vlm import load_vlm
 from harness.schema import DRAWN, HarnessError
-from harness.scores import figures
 from harness.suites import questions
 from harness.suites.tasks import expand, load_suite, load_task, suite_of
 

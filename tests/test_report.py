@@ -13,15 +13,15 @@ import pandas as pd
 import pytest
 
 from conftest import ENCODER, LLM, MACHINE, failed_visit, make_exam, make_point, make_result, make_visit
-from harness import store
-from harness.claims import Finding
-from harness.composition import Result, load_results
-from harness.frame import frame_of, scores_of
+from harness.analysis.claims import Finding
+from harness.analysis.composition import Result, load_results
+from harness.analysis.table import frame_of, scores_of
 from harness.report import write_report
 from harness.report.__main__ import DEFAULTS, main, parse
 from harness.report.page import checks, notes_of, verdict
 from harness.report.tables import blocks, deviation, percentile, readable
 from harness.schema import HarnessError, Samples
+from harness.storage import store
 
 
 def grid(last=(16, 16), **options):

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from conftest import make_score
+from harness.analysis.scores import figures
 from harness.schema import Answer
-from harness.scores import figures
 
 
 def answer(number, image, parsed, score, kind=""):

@@ -10,15 +10,15 @@ import pytest
 from rich.console import Console
 
 from conftest import ENCODER, MACHINE, Clock, make_component, make_samples, make_visit
-from harness import session as sessions
-from harness import store
-from harness.lock import Held, device_lock, locked
-from harness.plan import Estimate, Plan
+from harness.measure import session as sessions
+from harness.measure.plan import Estimate, Plan
+from harness.measure.session import GIVE_UP, Session, alone, await_quiet
+from harness.measure.telemetry import Disturbed, Use
+from harness.measure.worker import Outcome
 from harness.progress import Progress
 from harness.schema import Visit
-from harness.session import GIVE_UP, Session, alone, await_quiet
-from harness.telemetry import Disturbed, Use
-from harness.worker import Outcome
+from harness.storage import store
+from harness.storage.lock import Held, device_lock, locked
 
 NAMES = ["one", "two", "three"]
 FIELDS = {name: getattr(make_visit(), name) for name in ("timer", "telemetry", "memory", "ceilings")}

@@ -7,11 +7,11 @@ import time
 import pytest
 
 from conftest import MACHINE, failed_visit, make_exam, make_result, make_samples, make_score, make_visit
-from harness import store
-from harness.composition import load_results, refresh
-from harness.journal import Journal
-from harness.lock import locked
+from harness.analysis.composition import load_results, refresh
+from harness.evaluate.journal import Journal
 from harness.schema import Exam, HarnessError, Samples, Visit
+from harness.storage import store
+from harness.storage.lock import locked
 
 
 def test_round_trip(tmp_path):

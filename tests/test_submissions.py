@@ -7,7 +7,7 @@ import pytest
 
 from conftest import make_exam
 from harness.schema import Answer, HarnessError
-from harness.submissions import write_submission
+from harness.suites.submissions import write_submission
 
 
 def exam_of(form, *answers):

@@ -6,13 +6,13 @@ import transformers
 from transformers.initialization import no_init_weights
 
 from conftest import MACHINE, make_result
-from harness.config import compose_all, options
-from harness.costs import parameters_of, work_of
-from harness.frame import frame_of
+from harness.analysis.table import frame_of
+from harness.configuration.compose import compose_all, options
+from harness.configuration.points import make_point
+from harness.measure.costs import parameters_of, work_of
+from harness.measure.plan import components_of, make_plan
 from harness.models.connectors.mlp import Identity
 from harness.models.vlm import Vlm, VlmSpec
-from harness.plan import components_of, make_plan
-from harness.resolve import make_point
 from harness.schema import MAIN_STAGE, HarnessError
 
 

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from conftest import LLM, make_exam, make_point, make_result, make_visit
-from harness.composition import Result
-from harness.frame import column_of, frame_of, has_frontier, suites_of, told_apart
-from harness.published import with_published
+from harness.analysis.composition import Result
+from harness.analysis.published import with_published
+from harness.analysis.table import column_of, frame_of, has_frontier, suites_of, told_apart
 from harness.report.tables import duration, readable, readable_scores, score, timed, told, write_tables
 from harness.report.text import markdown
 
@@ -141,7 +141,7 @@ def test_a_suite_may_be_called_like_a_column(name):
 
 
 def test_a_score_that_failed_is_a_row_with_its_reason():
-    from harness.frame import scores_of
+    from harness.analysis.table import scores_of
 
     result = make_result()
     failed = {"status": "timeout", "reason": "no sign of life", "score": None}

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import psutil
 import pytest
 
-from harness import telemetry
 from harness.machine import available_cores
-from harness.telemetry import Gpu, Reading, Use, Watch, look, mark, trial
+from harness.measure import telemetry
+from harness.measure.telemetry import Gpu, Reading, Use, Watch, look, mark, trial
 
 
 @pytest.mark.parametrize(

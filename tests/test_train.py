@@ -121,7 +121,7 @@ def test_targets_are_the_answer_and_the_end(pool, vlm_folder):
 def test_the_recorded_command_composes_the_same_recipe():
     import shlex
 
-    from harness.config import compose_all
+    from harness.configuration.compose import compose_all
     from harness.train.__main__ import command_of
 
     for config in compose_all(["+training=reference_family"], root="train")[1]:

@@ -10,10 +10,10 @@ import warnings
 import pytest
 
 from conftest import make_component, make_exam, make_point, make_samples, make_score
-from harness import measurement
-from harness.bench import Cached, InvalidOutput, UntrustedTimer
-from harness.schema import HarnessError, Samples, TimerTest
-from harness.worker import Worker, _pressed, serve, work_off
+from harness.measure import measurement
+from harness.measure.bench import Cached, UntrustedTimer
+from harness.measure.worker import Worker, _pressed, serve, work_off
+from harness.schema import HarnessError, InvalidOutput, Samples, TimerTest
 
 UNTRUSTED = TimerTest(
     resolution=1e-9,

@@ -29,13 +29,13 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from harness import apart
-from harness.intake import hash_files, read_json
 from harness.models.answering import Begun, Prepared, Prompt, Shown
 from harness.models.hollow import Unknowable, hollow
 from harness.models.llms import cache_name
 from harness.models.preprocess import ASPECT, decode_image
 from harness.schema import HarnessError
+from harness.storage import apart
+from harness.storage.intake import hash_files, read_json
 
 OF_TOKENS = ("input_ids", "token_type_ids", "mm_token_type_ids")
 """What processors say of each token; everything else is of the image."""

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from harness.intake import open_image
 from harness.schema import Encoder, HarnessError, grid_of
+from harness.storage.intake import open_image
 
 CANVAS = 8192
 """Side of the largest square that is padded as it is; larger ones would take gigabytes."""
@@ -17,7 +17,7 @@ ASPECT = 1000
 
 
 def decode_image(encoded: bytes, aspect: int | None = None) -> Image.Image:
-    """PNG, JPEG, ... bytes -> RGB image. What is too large (see `harness.intake.open_image`), or more than `aspect`
+    """PNG, JPEG, ... bytes -> RGB image. What is too large (see `intake.open_image`), or more than `aspect`
     times longer than wide, is refused by its header, before anything is decoded."""
     with open_image(encoded) as image:
         long, short = max(image.size), min(image.size)

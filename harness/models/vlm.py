@@ -22,14 +22,14 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedTokenizerFast
 
-from harness import apart
-from harness.intake import TOKENIZER_BYTES, hash_files, read_json, read_text, tensors_of
 from harness.models.connectors import build_connector
 from harness.models.encoders import VisionEncoder
 from harness.models.fusions import Fused
 from harness.models.llms import build_llm, cache_name, prefill, splice
 from harness.models.tokenizer import ANSWER, BOS, EOS, PAD, UNKNOWN
 from harness.schema import Connector, Encoder, Fusion, HarnessError, Llm, Noun, Template, first_fault
+from harness.storage import apart
+from harness.storage.intake import TOKENIZER_BYTES, hash_files, read_json, read_text, tensors_of
 
 CONFIG, WEIGHTS, TOKENIZER, TRAINING = "config.json", "model.safetensors", "tokenizer.json", "training.json"
 FORMAT = 1

@@ -30,8 +30,16 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from harness.claims import LATENCY, Finding
-from harness.frame import EXTRAPOLATED, FRONTIER_TTFT, PUBLISHED, frontier_of, has_frontier, suites_of, told_apart
+from harness.analysis.claims import LATENCY, Finding
+from harness.analysis.table import (
+    EXTRAPOLATED,
+    FRONTIER_TTFT,
+    PUBLISHED,
+    frontier_of,
+    has_frontier,
+    suites_of,
+    told_apart,
+)
 from harness.report.text import label, number_of, quantity, unit_for
 from harness.schema import STAGES, Claim, file_stem, fingerprint, one_line
 

@@ -12,8 +12,8 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from harness.claims import Finding, Verdict
-from harness.frame import FRONTIER_TTFT, PUBLISHED, has_frontier
+from harness.analysis.claims import Finding, Verdict
+from harness.analysis.table import FRONTIER_TTFT, PUBLISHED, has_frontier
 from harness.report.figures import Figure, provenance
 from harness.report.tables import (
     claimed,

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from harness.claims import Finding, table_of
-from harness.frame import EXTRAPOLATED, MEASURED, PUBLISHED, TIMES, has_frontier, suites_of
+from harness.analysis.claims import Finding, table_of
+from harness.analysis.table import EXTRAPOLATED, MEASURED, PUBLISHED, TIMES, has_frontier, suites_of
 from harness.report.text import markdown, quantity, unit_for, write_csv
 
 

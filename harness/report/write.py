@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness import store
-from harness.claims import find, ranking
-from harness.composition import Result, load_results
-from harness.frame import blind_like, frame_of, frontier_of, scores_of
-from harness.published import encoder_latencies, with_published
+from harness.analysis.claims import find, ranking
+from harness.analysis.composition import Result, load_results
+from harness.analysis.published import encoder_latencies, with_published
+from harness.analysis.table import blind_like, frame_of, frontier_of, scores_of
 from harness.report.figures import draw_claims, draw_figures
 from harness.report.page import write_page
 from harness.report.tables import write_claims, write_tables
 from harness.schema import Entry, HarnessError, Manifest
-from harness.submissions import write_submission
+from harness.storage import store
+from harness.suites.submissions import write_submission
 
 LONGEST = 200
 """Characters of a sweep's name; file systems take 255 bytes with an ending."""

@@ -36,7 +36,8 @@ import pyarrow as pa
 from pyarrow import ipc
 from pyarrow import parquet as pq
 
-from harness.intake import (
+from harness.schema import HarnessError, Source
+from harness.storage.intake import (
     IMAGE_BYTES,
     LINE_BYTES,
     MIB,
@@ -50,7 +51,6 @@ from harness.intake import (
     read_part,
     read_text,
 )
-from harness.schema import HarnessError, Source
 
 Row = Mapping[str, Any]
 

@@ -17,10 +17,10 @@ from jinja2.filters import do_join
 from jinja2.parser import Parser
 from jinja2.sandbox import SandboxedEnvironment
 
-from harness import apart
-from harness.intake import open_image
 from harness.metrics import METRICS
 from harness.schema import DRAWN, HarnessError, Suite, fingerprint
+from harness.storage import apart
+from harness.storage.intake import open_image
 from harness.suites import embedded, hub, local
 from harness.suites.tasks import load_suite
 
@@ -120,7 +120,7 @@ def _fault_of(path: Path, suite: str) -> str:
 
 
 def inspect(suite: str) -> dict[str, Any]:
-    """Read everything that a suite (as JSON) asks about, its images decoded: what there is, for `harness.apart`."""
+    """Read everything that a suite (as JSON) asks about, its images decoded: what there is, for `storage.apart`."""
     asked = Suite.model_validate_json(suite)
     found = _load(suite, True)
     return {

@@ -15,11 +15,11 @@ import yaml
 from pydantic import ValidationError
 
 import sweeps
-from harness.intake import read_yaml
 from harness.metrics import METRICS
 from harness.schema import DRAWN, HarnessError, Source, Suite, fingerprint, first_fault, unknown
-from harness.submissions import ENDINGS
+from harness.storage.intake import read_yaml
 from harness.suites.local import content_of, is_local
+from harness.suites.submissions import ENDINGS
 
 FOLDER = Path(sweeps.__file__).parent / "suite"
 

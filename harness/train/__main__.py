@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness.config import Plain, compose_all, usage_of
-from harness.door import answer
-from harness.intake import read_json
-from harness.options import check_folder, check_recipe
+from harness.configuration.command_line import answer
+from harness.configuration.compose import Plain, compose_all, usage_of
+from harness.configuration.options import check_folder, check_recipe
 from harness.schema import Connector, Encoder, Llm, fingerprint
+from harness.storage.intake import read_json
 
 
 def train(config: Plain) -> Path:

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from harness.intake import parse_json, read_items, read_part
 from harness.models.answering import PLACE
 from harness.models.vlm import Vlm
 from harness.schema import HarnessError, one_line
+from harness.storage.intake import parse_json, read_items, read_part
 from harness.train.instruct import IGNORED
 
 IMAGE = "<image>"

@@ -22,11 +22,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.config import Plain, compose_all, usage_of
-from harness.door import answer
-from harness.intake import parse_json, read_json, read_lines
-from harness.options import FinetuneOptions, Stage, check_folder, take
+from harness.configuration.command_line import answer
+from harness.configuration.compose import Plain, compose_all, usage_of
+from harness.configuration.options import FinetuneOptions, Stage, check_folder, take
 from harness.schema import Connector, Encoder, HarnessError, Template, fingerprint, first_fault
+from harness.storage.intake import parse_json, read_json, read_lines
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -97,9 +97,9 @@ def build(config: Plain, options: FinetuneOptions) -> Vlm:
 
 def prepare(config: Plain) -> tuple[Lessons, str]:
     """Everything before the first step: parts, samples, and what names this training and no other."""
-    from harness.intake import hash_files
+    from harness.configuration.points import check_resolution
     from harness.models.vlm import hash_checkpoint
-    from harness.resolve import check_resolution
+    from harness.storage.intake import hash_files
     from harness.train.conversations import open_conversations
     from harness.train.lesson import Lessons
     from harness.train.parts import content_of

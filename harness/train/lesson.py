@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.intake import IMAGE_BYTES, read_bytes
+from harness.configuration.options import FinetuneOptions, Stage
 from harness.models.answering import PLACE
 from harness.models.preprocess import decode_image, fill_of, normalise, square
 from harness.models.vlm import Vlm
-from harness.options import FinetuneOptions, Stage
 from harness.schema import HarnessError
+from harness.storage.intake import IMAGE_BYTES, read_bytes
 from harness.train.conversations import Conversations, Sample, Tokens, tokenise
 from harness.train.instruct import IGNORED
 from harness.train.parts import HEADS

@@ -18,12 +18,12 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from harness.config import ROOT, options
-from harness.intake import hash_files, read_json, read_yaml, tensors_of
+from harness.configuration.compose import ROOT, options
 from harness.models.encoders import build_encoder
 from harness.models.hub import LARGE, check_index, check_settings, folder_of_hub, hash_hub
 from harness.models.vlm import CONFIG, TOKENIZER, WEIGHTS, Vlm, VlmSpec, check_finite, read_tokenizer
 from harness.schema import Connector, Encoder, HarnessError, Llm, Template, first_fault
+from harness.storage.intake import hash_files, read_json, read_yaml, tensors_of
 
 INDEX = "model.safetensors.index.json"
 BOOKKEEPING = (

@@ -22,8 +22,8 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from harness.intake import read_json, tensors_of
 from harness.schema import HarnessError
+from harness.storage.intake import read_json, tensors_of
 
 LEARNED, MOMENTS, SAID = "learned.safetensors", "moments.safetensors", "state.json"
 

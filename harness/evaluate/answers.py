@@ -30,13 +30,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from harness.baselines import GREY, priors
-from harness.bench import InvalidOutput
-from harness.intake import open_image
-from harness.journal import Journal
+from harness.evaluate.baselines import GREY, priors
+from harness.evaluate.journal import Journal
 from harness.metrics import METRICS
 from harness.models.answering import AnsweringModel, Begun, Prepared, Shown
-from harness.schema import Answer, HarnessError, Prior, Score, Suite, fingerprint, one_line
+from harness.schema import Answer, HarnessError, InvalidOutput, Prior, Score, Suite, fingerprint, one_line
+from harness.storage.intake import open_image
 from harness.suites.questions import Question, load
 
 ENCODE_BATCH = 16

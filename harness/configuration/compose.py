@@ -7,7 +7,7 @@
       - {encoder: a, llm: [s, l], resolution: [64, 128]}
 
 A file may also have `options`, defaults of its own (`options: {protocol: long}`), and, in place of grids, `claims`,
-whose sides (`references` and `candidate`) are grids of one cell each (see `harness.options.SweepFile`).
+whose sides (`references` and `candidate`) are grids of one cell each (see `harness.configuration.options.SweepFile`).
 
 Overrides of the command line narrow a sweep, or change it. A value that points of the sweep have, of a part
 (`encoder=b`, a system's included) or of any axis, chooses these points: `encoder=b` leaves the two of the first grid.
@@ -37,7 +37,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import sweeps
-from harness.options import (
+from harness.configuration.options import (
     FinetuneOptions,
     Options,
     PointOptions,

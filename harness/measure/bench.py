@@ -30,10 +30,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, Protocol
 
-from harness.schema import MAIN_STAGE, TTFTS, WHOLE, Component, HarnessError, Samples, TimerTest, stages_of
+from harness.measure.telemetry import Reading, mark
+from harness.schema import (
+    MAIN_STAGE,
+    TTFTS,
+    WHOLE,
+    Component,
+    HarnessError,
+    InvalidOutput,
+    Samples,
+    TimerTest,
+    stages_of,
+)
 from harness.schema import Protocol as Rules
 from harness.stats import half_width, spread, sum_passes
-from harness.telemetry import Reading, mark
 
 FEWEST = 6
 """Samples that even a slow component gets, unless the protocol asks for fewer: with fewer the median of a visit has no
@@ -60,10 +70,6 @@ ROUNDS = 4
 sees its mean."""
 
 Stop = Literal["precision", "settled", "max_samples", "max_seconds"]
-
-
-class InvalidOutput(HarnessError):
-    """The pass ran, but what came out is not what the component promises: no number may come of it."""
 
 
 class Cached(InvalidOutput):
@@ -108,7 +114,7 @@ class Subject(Protocol):
 
 
 class Eyes(Protocol):
-    """What the bench needs of `harness.telemetry.Watch`."""
+    """What the bench needs of `harness.measure.telemetry.Watch`."""
 
     cores: int
     """Of how many processors time lost is a share."""

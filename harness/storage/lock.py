@@ -23,8 +23,8 @@ import psutil
 from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
 
-from harness.intake import parse_json, read_bytes
 from harness.schema import HarnessError, Noun, one_line
+from harness.storage.intake import parse_json, read_bytes
 
 PLACE = "VLM_HARNESS_LOCK"
 """Environment variable that names the file of the device's lock."""

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from harness.config import compose_all
+from harness.configuration.compose import compose_all
+from harness.configuration.points import make_point, no_accuracy
 from harness.machine import resolve_device
 from harness.models.vlm import hash_checkpoint
-from harness.resolve import make_point, no_accuracy
 from harness.schema import HarnessError
 
 
@@ -14,17 +14,17 @@ def point_of(*overrides):
 
 
 def test_a_trained_point_takes_its_parts_from_the_checkpoint(vlm_folder, monkeypatch):
-    import harness.resolve
+    import harness.configuration.points
 
-    spec = harness.resolve.check_checkpoint(vlm_folder)
+    spec = harness.configuration.points.check_checkpoint(vlm_folder)
     renamed = spec.model_copy(
         update={
             "encoder": spec.encoder.model_copy(update={"name": "tiny_fastvithd"}),
             "llm": spec.llm.model_copy(update={"name": "tiny_qwen2_m"}),
         }
     )
-    monkeypatch.setattr(harness.resolve, "check_checkpoint", lambda *_: renamed)
-    monkeypatch.setattr(harness.resolve, "check_parts", lambda *_: None)
+    monkeypatch.setattr(harness.configuration.points, "check_checkpoint", lambda *_: renamed)
+    monkeypatch.setattr(harness.configuration.points, "check_parts", lambda *_: None)
     point = point_of(f"checkpoint={vlm_folder}", "resolution=128", "limit=3", "threads=2")
     assert point.encoder == renamed.encoder
     assert point.weights == hash_checkpoint(vlm_folder)

@@ -3,7 +3,7 @@
 No other module opens a file that comes from outside (`tests/test_intake.py` looks that none does). What is read is text
 in UTF-8, JSON without NaN and infinity, YAML without objects, safetensors without pickles; each has a largest size, and
 a fault is a `HarnessError` of one printable line that names the file. What cannot be bounded by looking at it first (a
-chat template, a processor, a model built from a stored configuration) runs in a process of its own: `harness.apart`.
+chat template, a processor, a model built from a stored configuration) runs in a process of its own: `storage.apart`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from harness.pareto import on_frontier
+from harness.analysis.frontier import on_frontier
 
 
 def by_definition(seconds, accuracy):

@@ -3,7 +3,7 @@
 Operations come from the formulas of torch's own flop counter. Bytes are counted twice: once as the traffic that no
 implementation can avoid (weights, inputs and outputs, each moved once), and once as what the operations read and write
 when each runs for itself. The first gives the floor
-of a stage on a device (`harness.composition.floor`), the second tells how much of the
+of a stage on a device (`harness.analysis.composition.floor`), the second tells how much of the
 distance to it is memory traffic between operations.
 """
 

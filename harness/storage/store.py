@@ -1,6 +1,6 @@
 """The notebook: append-only entries under `results/measured/<machine>/`; the only writer there.
 
-`visits.jsonl` holds what was timed, `exams.jsonl` what was asked: files of JSON lines (`harness.lines`). An entry is
+`visits.jsonl` holds what was timed, `exams.jsonl` what was asked: files of JSON lines (`storage.lines`). An entry is
 validated as it will be read back before it is written. `sweeps/<name>.json`, a sweep's manifest, names the very entries
 that its last run rests on, by the hash of their lines, so that its report stays what it was whatever is measured later.
 """
@@ -17,8 +17,6 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from harness import lines
-from harness.intake import LINE_BYTES, parse_json, read_text
 from harness.schema import (
     SCHEMA_VERSION,
     Claim,
@@ -33,6 +31,8 @@ from harness.schema import (
     Visit,
     first_fault,
 )
+from harness.storage import lines
+from harness.storage.intake import LINE_BYTES, parse_json, read_text
 
 VISITS, EXAMS = "visits.jsonl", "exams.jsonl"
 MANIFEST = "manifest.json"

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.config import Plain
+from harness.configuration.compose import Plain
 from harness.machine import available_cores, resolve_device
 from harness.models.hub import folder_of_hub, hash_hub, learn
 from harness.models.vlm import (

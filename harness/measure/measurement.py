@@ -16,8 +16,10 @@ from typing import Any
 import psutil
 import torch
 
-from harness.answers import answer_suite
-from harness.bench import Bench, UntrustedTimer, rarely, take_turns
+from harness.evaluate.answers import answer_suite
+from harness.measure.bench import Bench, UntrustedTimer, rarely, take_turns
+from harness.measure.telemetry import Watch
+from harness.measure.timer import check_timer, measure_ceilings
 from harness.models.answering import AnsweringModel
 from harness.models.hub import folder_of_hub, parameters_of_hub
 from harness.runtimes.torch_runtime import TorchDevice, TorchSubject, build, load_point
@@ -33,8 +35,6 @@ from harness.schema import (
     modules_of,
 )
 from harness.suites.questions import examples
-from harness.telemetry import Watch
-from harness.timer import check_timer, measure_ceilings
 
 PAUSE = 0.5
 """Seconds between a disturbed visit and its repetition."""
@@ -65,7 +65,7 @@ class Measurer:
         self, units: Sequence[Sequence[Component]], seed: str, progress: Progress
     ) -> list[list[list[dict[str, Any]]]]:
         """What a `Visit` holds of each component of each unit, once for each attempt: another one follows a disturbed
-        one. They take turns in an order that `seed` decides (see `harness.bench.take_turns`); all have the same device,
+        one. They take turns in an order that `seed` decides (see `bench.take_turns`); all have the same device,
         dtype and threads."""
         begin = time.perf_counter()
         progress("loading")
@@ -220,7 +220,7 @@ def is_disturbed(samples: Samples, stolen: float | None, component: Component) -
 
 def check_memory(component: Component) -> None:
     """Refuse modules whose weights alone exceed the memory that is free, before the system kills for it."""
-    from harness.costs import parameters_of
+    from harness.measure.costs import parameters_of
 
     if (published := component.published) is not None:
         parameters = parameters_of_hub(folder_of_hub(published.path, published.revision))

@@ -93,7 +93,7 @@ class Apart:
             where = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
             where["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "harness.apart"],
+                [sys.executable, "-m", "harness.storage.apart"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

@@ -24,7 +24,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from harness import store
 from harness.metrics import METRICS
 from harness.schema import (
     MAIN_STAGE,
@@ -44,6 +43,7 @@ from harness.schema import (
     one_line,
 )
 from harness.stats import Interval, blocks_interval, effective_n, lag1, percentile, sum_passes
+from harness.storage import store
 
 Blocks = dict[int, float]
 """Block -> value."""

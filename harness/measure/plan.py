@@ -10,11 +10,11 @@ from typing import Literal
 
 import torch
 
-from harness.bench import REPEATS, ROUNDS, SLOW, WINDOW
-from harness.costs import parameters_of, work_of
+from harness.configuration.points import RANDOM, no_accuracy
+from harness.measure.bench import REPEATS, ROUNDS, SLOW, WINDOW
+from harness.measure.costs import parameters_of, work_of
 from harness.models.hub import folder_of_hub, weights_of_hub
 from harness.models.vlm import folder_of, vocabulary_of
-from harness.resolve import RANDOM, no_accuracy
 from harness.schema import (
     DRAWN,
     Ceilings,

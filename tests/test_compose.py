@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from harness.config import compose_all, keys_of, options, usage_of
-from harness.options import FinetuneOptions, PointOptions, RunOptions, TrainOptions
+from harness.configuration.compose import compose_all, keys_of, options, usage_of
+from harness.configuration.options import FinetuneOptions, PointOptions, RunOptions, TrainOptions
 from harness.schema import HarnessError
 
 

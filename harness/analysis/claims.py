@@ -18,11 +18,11 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from harness.composition import Result
-from harness.config import Plain, cell_of, sides
-from harness.published import open_published
+from harness.analysis.composition import Result
+from harness.analysis.published import open_published
+from harness.analysis.scores import figures
+from harness.configuration.compose import Plain, cell_of, sides
 from harness.schema import Claim, Encoder, HarnessError, Point, fingerprint
-from harness.scores import figures
 from harness.stats import Interval, blocks_interval
 
 LATENCY = ("ttft_ratio", "ttft_reduction")

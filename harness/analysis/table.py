@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.baselines import Beside, beside, mean_beside
-from harness.composition import GROWS, Result
-from harness.pareto import on_frontier
+from harness.analysis.composition import GROWS, Result
+from harness.analysis.frontier import on_frontier
+from harness.analysis.scores import WHOLE, figures
+from harness.evaluate.baselines import Beside, beside, mean_beside
 from harness.schema import MAIN_STAGES, STAGES, STAGES_OF, TTFTS, Point, Protocol, Score, one_line
-from harness.scores import WHOLE, figures
 from harness.stats import Interval, accuracy, combined
 
 TIMES = (*STAGES, "prefill_visual", *TTFTS, "ttft_fused")

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.composition import counted
+from harness.analysis.composition import counted
 from harness.schema import TTFTS, WHOLE, Exam, HarnessError, Machine, Visit, unknown
 from harness.stats import Difference, Ratio, Verdict, paired_difference, paired_ratio
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.intake import read_text
 from harness.schema import HarnessError
+from harness.storage.intake import read_text
 
 AVG5 = ("GQA", "TextVQA", "POPE", "DocVQA", "SeedBenchI")
 """FastVLM's Avg-5."""
-HERE = Path(__file__).parent.parent / "results" / "published"
+HERE = Path(__file__).parents[2] / "results" / "published"
 """The data that comes with the project."""
 COLUMNS = {"recipe", "system", "encoder", "llm", "resolution", "visual_tokens", "metric", "score", "source"}
 

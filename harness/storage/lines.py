@@ -11,9 +11,9 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from harness.intake import LINE_BYTES
-from harness.lock import locked
 from harness.schema import HarnessError
+from harness.storage.intake import LINE_BYTES
+from harness.storage.lock import locked
 
 WAIT = 60.0
 """Seconds that a writer waits for the others, each of which needs milliseconds."""

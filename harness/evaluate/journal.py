@@ -1,7 +1,7 @@
 """Answers as they come: what a killed run has answered, the next one does not ask again.
 
 One JSON line for each answer, under a key of everything that decides it; several processes may keep theirs in one file
-(`harness.lines`).
+(`harness.storage.lines`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from harness import lines
-from harness.intake import parse_json
 from harness.schema import HarnessError
+from harness.storage import lines
+from harness.storage.intake import parse_json
 
 SYNC = 1.0
 """Seconds of answers that a power failure may take; a kill takes none that was written."""

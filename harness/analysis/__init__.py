@@ -1,0 +1,1 @@
+"""From records to statements: times, intervals, scores, claims, the frontier, one table."""

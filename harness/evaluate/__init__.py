@@ -1,0 +1,1 @@
+"""From questions to answers, and what they would score without a look."""

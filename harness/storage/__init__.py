@@ -1,0 +1,1 @@
+"""What lies on a disk: records, locks, and whatever comes from outside."""
