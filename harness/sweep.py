@@ -74,7 +74,8 @@ def run(arguments: Sequence[str]) -> int:
     from harness.suites.embedded import fingerprint_of_rows
     from harness.suites.questions import fault_of
 
-    made = {config["cell"]: (make_point(config), command_of(config)) for config in configs}
+    fetch = not options.dry_run
+    made = {config["cell"]: (make_point(config, fetch), command_of(config)) for config in configs}
     root = Path(options.results)
     claims, counted = claims_of(common, {cell: point for cell, (point, _) in made.items()}, root, encoder_parameters)
     composed = [pair for cell, pair in made.items() if cell not in counted]

@@ -8,6 +8,7 @@ import shutil
 import time
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from benchmarks.checkpoints import KINDS, LLAVA, REFUSED
 from conftest import CONNECTOR, ENCODER, LLM
+from harness import sweep
 from harness.configuration.compose import compose_all
 from harness.configuration.points import make_point
 from harness.evaluate.answers import Engine
@@ -572,3 +574,61 @@ def test_a_template_without_end_is_stopped(llava):
     with pytest.raises(HarnessError, match="took longer than 3 s and was stopped"):
         learn(llava, None, "sdpa", shown, seconds=3)
     assert time.monotonic() - begin < 60  # and not START_SECONDS more
+
+
+@pytest.fixture
+def remote(folders, tmp_path, monkeypatch):
+    """A hub of one repository; says which files were fetched."""
+    import huggingface_hub
+
+    source, fetched = folders("llava"), []
+    snapshot = tmp_path / "models--org--llava" / "snapshots" / ("c" * 40)
+
+    def download(path, revision=None, allow_patterns=()):
+        assert path == "org/llava"
+        snapshot.mkdir(parents=True, exist_ok=True)
+        for file in source.iterdir():
+            there = (snapshot / file.name).exists()
+            if not there and any(file.match(pattern) for pattern in allow_patterns):
+                shutil.copy(file, snapshot / file.name)
+                fetched.append(file.name)
+        return str(snapshot)
+
+    def headers(_, path, revision=None):
+        assert path == "org/llava"
+        return SimpleNamespace(parameter_count={"F32": parameters_of_hub(source)})
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub.HfApi, "get_safetensors_metadata", headers)
+    return source, fetched
+
+
+def test_a_dry_run_of_a_hub_model_fetches_everything_but_weights(remote, tmp_path, capsys):
+    source, fetched = remote
+    words = ["vlm=hub", "vlm.path=org/llava", "suites=[]", "protocol=quick"]
+    words += [f"results={tmp_path / 'results'}", f"reports={tmp_path / 'reports'}"]
+    assert sweep.main([*words, "dry_run=true"]) == 0
+    assert "1 points" in capsys.readouterr().out
+    assert {"config.json", "processor_config.json", "tokenizer.json"} <= set(fetched)
+    assert not [name for name in fetched if name.endswith(".safetensors")]
+    (config,) = compose_all(words)[1]
+    planned = make_point(config, weights=False)
+    assert weights_of_hub(folder_of_hub("org/llava", weights=False)) == parameters_of_hub(source)
+
+    measured = make_point(config)  # what measures has all of it, and is the same point
+    assert [name for name in fetched if name.endswith(".safetensors")]
+    assert measured == planned
+    assert weights_of_hub(folder_of_hub("org/llava", weights=False)) == parameters_of_hub(source)
+
+
+def test_a_repository_without_safetensors_is_refused_before_anything_large_is_fetched(remote, monkeypatch):
+    import huggingface_hub
+    from huggingface_hub.errors import NotASafetensorsRepoError
+
+    def none(_, path, revision=None):
+        raise NotASafetensorsRepoError("'org/llava' is not a safetensors repo")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "get_safetensors_metadata", none)
+    (config,) = compose_all(["vlm=hub", "vlm.path=org/llava", "suites=[]"])[1]
+    with pytest.raises(HarnessError, match="vlm org/llava: there are no safetensors, which the weights have to be"):
+        make_point(config, weights=False)

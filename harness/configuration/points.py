@@ -46,10 +46,13 @@ DTYPES = ("float32", "float16", "bfloat16")
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention")
 
 
-def make_point(config: Plain) -> Point:
-    """One composed config -> a point; raises `HarnessError` for anything that could not be measured."""
+def make_point(config: Plain, weights: bool = True) -> Point:
+    """One composed config -> a point; raises `HarnessError` for anything that could not be measured.
+
+    Without `weights` nothing large is fetched: a plan needs a hub model's settings and the number of its weights.
+    """
     if config.get("vlm"):
-        return _published(config)
+        return _published(config, weights)
     config = _with_parts_of_folder(config)
     encoder = _noun(Encoder, config["encoder"], "encoder")
     also = tuple(_noun(Encoder, fields, "encoder") for fields in (config["also"] or {}).values())
@@ -132,7 +135,7 @@ def check_fusion(fusion: Fusion, point: Point) -> None:
         )
 
 
-def _published(config: Plain) -> Point:
+def _published(config: Plain, weights: bool) -> Point:
     """The point of a VLM as its authors published it."""
     fields = dict(config["vlm"])
     fields["name"] = fields.get("name") or Path(str(fields.get("path"))).name
@@ -141,7 +144,7 @@ def _published(config: Plain) -> Point:
     fields["override"] = side
     published = _noun(Published, fields, "vlm")
     place = _place(config)
-    folder = folder_of_hub(published.path, published.revision)
+    folder = folder_of_hub(published.path, published.revision, weights)
     found = learn(folder, side, place["attention"], examples()[0])
     return Point(
         published=published,

@@ -81,7 +81,7 @@ class Plan:
     def weight_bytes(self, key: str) -> int:
         """Bytes of a component's weights."""
         if (published := self.components[key].published) is not None:
-            folder = folder_of_hub(published.path, published.revision)
+            folder = folder_of_hub(published.path, published.revision, weights=False)
             return weights_of_hub(folder) * bytes_of(self.components[key])
         stages = {name: work.parameters for name, work in self.work(key).items() if name != "prefill_visual"}
         return sum(stages.values()) * bytes_of(self.components[key])

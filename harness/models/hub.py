@@ -50,6 +50,7 @@ REFUSED = {
 """Kinds of model that are known, and why they cannot be cut into stages."""
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 """What is fetched from the hub: no code and no pickles."""
+WEIGHTS = "*.safetensors"
 SMALL = 64
 """Elements up to which a tensor of sizes is compared by content."""
 SETTINGS = (
@@ -359,7 +360,8 @@ def learn(
     """
     image, text = example
     given = {"image": base64.b64encode(image).decode(), "text": text}
-    asked = {"folder": str(folder), "resolution": resolution, "attention": attention, **given}
+    told = _announced.get(str(folder)) if not any(folder.glob(WEIGHTS)) else None
+    asked = {"folder": str(folder), "resolution": resolution, "attention": attention, "weights": told, **given}
     try:
         key = (str(folder), stamp_of(folder), resolution, attention, example)
         if key not in _learned:
@@ -372,14 +374,17 @@ def learn(
 _learned: dict[Any, dict[str, Any]] = {}
 
 
-def inspect(folder: str, resolution: int | None, attention: str, image: str, text: str) -> dict[str, Any]:
+def inspect(
+    folder: str, resolution: int | None, attention: str, image: str, text: str, weights: int | None = None
+) -> dict[str, Any]:
     """Everything that is known of a published VLM before it is measured; run where it may fail (`learn`).
 
     `image` (base64) and `text` are an example. Its processor prepares them, and its own classes, hollow, say how many
-    features the image has: as many as the processor left places for, or the model is refused.
+    features the image has: as many as the processor left places for, or the model is refused. `weights`: how many it
+    has, where they are not in the folder yet.
     """
     where = Path(folder)
-    parameters = check_folder(where)
+    parameters = check_folder(where, weights)
     config, processor = _read(where)
     shown = base64.b64decode(image)
     if resolution is None:
@@ -444,8 +449,9 @@ def _check_pass(vlm: HubVlm, prepared: Prepared, places: int) -> None:
         vlm.go_on(torch.zeros(1, 1, dtype=torch.long), begun)
 
 
-def check_folder(folder: Path) -> int:
-    """How many weights a folder in the hub's format holds, after everything in it was found to be within bounds.
+def check_folder(folder: Path, weights: int | None = None) -> int:
+    """How many weights a folder in the hub's format holds, after everything in it was found to be within bounds; or
+    `weights`, where they are not there yet.
 
     Raises `HarnessError` for files that are not regular or too large, for JSON that is none, sizes that cannot be, and
     weights that are not whole safetensors.
@@ -466,6 +472,8 @@ def check_folder(folder: Path) -> int:
         raise HarnessError(f"{kind} is not supported: {REFUSED[kind]}")
     if not isinstance(kind, str) or kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         raise HarnessError(f"config.json: model_type {kind!r} is not one of transformers' image-text-to-text models")
+    if weights is not None:
+        return weights
     index = stored.get("model.safetensors.index.json")
     if index is not None and not (folder / "model.safetensors").exists():
         check_index(index, folder)
@@ -533,8 +541,11 @@ def parameters_of_hub(folder: Path) -> int:
 
 
 def weights_of_hub(folder: Path) -> int:
-    """`parameters_of_hub` where a fault must not reach the caller's process; counted once."""
+    """`parameters_of_hub` where a fault must not reach the caller's process; counted once. Of a snapshot that was
+    fetched without weights, what the hub says."""
     try:
+        if not any(folder.glob(WEIGHTS)) and str(folder) in _announced:
+            return _announced[str(folder)]
         key = (str(folder), stamp_of(folder))
         if key not in _weights:
             _weights[key] = apart.call("harness.models.hub:count_weights", {"folder": str(folder)})
@@ -576,8 +587,11 @@ def stamp_of(folder: Path) -> tuple[tuple[str, int, int], ...]:
     return tuple((name, status.st_size, status.st_mtime_ns) for name, status in found)
 
 
-def folder_of_hub(path: str, revision: str | None = None) -> Path:
-    """Where a published VLM lies: the folder itself, or the hub's snapshot, fetched if it is not there yet."""
+def folder_of_hub(path: str, revision: str | None = None, weights: bool = True) -> Path:
+    """Where a published VLM lies: the folder itself, or the hub's snapshot, fetched if it is not there yet.
+
+    Without `weights` a snapshot is fetched without them; how many they are, the hub tells from their headers.
+    """
     try:
         local = Path(path).expanduser()
         if path and local.is_dir():
@@ -588,9 +602,28 @@ def folder_of_hub(path: str, revision: str | None = None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(path, revision=revision, allow_patterns=list(FILES)))
+        wanted = [pattern for pattern in FILES if weights or pattern != WEIGHTS]
+        folder = Path(snapshot_download(path, revision=revision, allow_patterns=wanted))
+        if not weights and not any(folder.glob(WEIGHTS)) and str(folder) not in _announced:
+            _announced[str(folder)] = _announce(path, revision)
+        return folder
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise HarnessError(f"vlm {path}: neither a folder nor to be had from the hub: {error}") from error
+
+
+_announced: dict[str, int] = {}
+"""How many weights belong to a snapshot that was fetched without them."""
+
+
+def _announce(path: str, revision: str | None) -> int:
+    """How many weights a repository of the hub has."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
+
+    try:
+        return sum(HfApi().get_safetensors_metadata(path, revision=revision).parameter_count.values())
+    except (NotASafetensorsRepoError, SafetensorsParsingError) as error:
+        raise HarnessError(f"vlm {path}: there are no safetensors, which the weights have to be: {error}") from error
 
 
 def hash_hub(folder: Path) -> str:
