@@ -5,9 +5,13 @@ import graphlib
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from harness.models.vlm import SHIPPED
 
@@ -108,3 +112,23 @@ def test_nothing_of_a_machine_is_committed():
     for path in (ROOT / "docs" / "showcase").glob("*/*.*"):
         if path.suffix in (".jsonl", ".csv", ".html", ".md", ".svg"):
             assert str(ROOT) not in path.read_text(), path
+
+
+def test_the_oldest_versions_are_those_that_are_promised():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*map(Requirement, project["dependencies"]), *map(Requirement, project["optional-dependencies"]["dev"])]
+    lines = (ROOT / "scripts" / "oldest.txt").read_text().splitlines()
+    oldest = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+    for requirement in asked:
+        if requirement.marker and not requirement.marker.evaluate():
+            continue
+        found = oldest[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(found), requirement
+        for bound in (one for one in requirement.specifier if one.operator == ">="):
+            promised = Version(bound.version).release
+            assert Version(found).release[: len(promised)] == promised, requirement
+
+
+def test_what_the_oldest_versions_are_not_asked_is_there():
+    left_out = re.search(r"left_out=\(([^)]*)\)", (ROOT / "scripts" / "check-oldest").read_text())[1].split()
+    assert {f"test_{name}.py" for name in left_out} <= {path.name for path in (ROOT / "tests").glob("test_*.py")}
