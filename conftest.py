@@ -59,24 +59,7 @@ class Forked(ForkServerProcess):
     def run(self) -> None:
         os.environ.clear()
         os.environ.update(self._environment)
-        from harness.measure import measurement
-
-        vars(measurement)["check_timer"] = patient
         super().run()
-
-
-def patient(device: Any) -> TimerTest:
-    """The timer's test, again where a busy machine spoilt it three times in a row. Only a runtime that is known to wait
-    is given more chances than a sweep gives it."""
-    from harness.measure.timer import check_timer
-    from harness.runtimes.torch_runtime import TorchDevice
-
-    found = check_timer(device)
-    for _ in range(20):
-        if not found.fault or type(device) is not TorchDevice:
-            break
-        found = check_timer(device)
-    return found
 
 
 class Imported(ForkServerContext):

@@ -13,7 +13,7 @@ from functools import partial
 import pytest
 import torch
 
-from conftest import ENCODER, MACHINE, make_component, patient
+from conftest import ENCODER, MACHINE, make_component
 from harness.measure import measurement
 from harness.measure.measurement import Measurer, build, measure_ceilings, share_of
 from harness.measure.plan import Plan
@@ -101,7 +101,6 @@ def make_measurer():
         build(place, component, examples), component.encoder.name
     )
     measurement.measure_ceilings = partial(measure_ceilings, seconds=0.05)
-    measurement.check_timer = patient
     return Measurer()
 
 

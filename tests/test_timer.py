@@ -55,6 +55,20 @@ def test_time_that_does_not_grow_with_the_work_is_refused(clock):
     assert "twice the work took 1.00 times as long" in check_timer(Device(clock, constant=True), clock).fault
 
 
+class Interrupted(Device):
+    """Of a processor that is taken away for 160 ms from whoever works longer than 30."""
+
+    def work(self, repeats):
+        super().work(repeats)
+        self.ready += 0.16 if repeats > 30 else 0.0
+
+
+def test_a_busy_machine_is_asked_for_work_that_is_done_before_it_is_interrupted(clock):
+    found = check_timer(Interrupted(clock), clock)
+    assert found.fault == ""
+    assert (found.awaited, found.awaited_double) == pytest.approx((0.010, 0.020))
+
+
 def test_a_host_that_is_slower_than_its_device_is_refused(clock):
     found = check_timer(Device(clock, launch=0.004), clock)
     assert "the host is what is timed" in found.fault

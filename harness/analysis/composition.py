@@ -38,6 +38,7 @@ from harness.schema import (
     Samples,
     Score,
     Status,
+    Telemetry,
     Visit,
     Work,
     one_line,
@@ -300,6 +301,21 @@ class Result:
         if not blocks:
             return 0, 0.0, 0.0
         return sum(map(len, blocks)), sum(map(effective_n, blocks)), statistics.fmean(map(lag1, blocks))
+
+    def cold(self, kind: str, stage: str) -> float | None:
+        """Seconds of a stage's very first pass in a process, median over blocks, undisturbed or not."""
+        visits = [visit for visit in self.visits.get(kind, {}).values() if visit.samples]
+        first = [v.samples.seconds[stage][0] for v in visits if v.samples and v.samples.warmup]
+        return statistics.median(first) if first else None
+
+    def overhead(self, kind: str) -> float | None:
+        """Seconds that the bench itself took for each pass of a component, median over blocks."""
+        spent = [visit.samples.overhead for visit in self.visits.get(kind, {}).values() if visit.samples]
+        return statistics.median(spent) if spent else None
+
+    def telemetry(self) -> list[Telemetry]:
+        """What the machine said during each measurement of the point."""
+        return [v.telemetry for part in self.parts for v in self.visits.get(part, {}).values() if v.telemetry]
 
     def efficiency(self, kind: str, stage: str) -> Efficiency | None:
         """Floor over measured time of a stage, each block with its own ceilings."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +16,7 @@ from harness.analysis.composition import GROWS, Result
 from harness.analysis.frontier import on_frontier
 from harness.analysis.scores import WHOLE, figures
 from harness.evaluate.baselines import Beside, beside, mean_beside
-from harness.schema import MAIN_STAGES, STAGES, STAGES_OF, TTFTS, Point, Protocol, Score, one_line
+from harness.schema import MAIN_STAGES, STAGES, STAGES_OF, TTFTS, Point, Protocol, Score, Telemetry, one_line
 from harness.stats import Interval, accuracy, combined
 
 TIMES = (*STAGES, "prefill_visual", *TTFTS, "ttft_fused")
@@ -187,6 +189,7 @@ def _latency(result: Result) -> dict[str, Any]:
             samples, worth, correlation = result.evidence(kind, stage)
             row |= {f"{stage}_samples": samples, f"{stage}_effective_samples": worth, f"{stage}_lag1": correlation}
             row |= {f"{stage}_p{100 * share:.0f}": result.percentile(kind, stage, share) for share in SHARES}
+            row |= {f"{stage}_cold": result.cold(kind, stage), f"{stage}_overhead": result.overhead(kind)}
         if (found := result.efficiency(kind, stage)) is not None:
             row |= _columns(f"{stage}_efficiency", found.share)
             row |= {
@@ -198,7 +201,24 @@ def _latency(result: Result) -> dict[str, Any]:
             row |= {f"{stage}_flops": work.flops, f"{stage}_bytes": work.bytes, f"{stage}_parameters": work.parameters}
     if whole := result.whole:
         row |= {f"ttft_fused_p{100 * share:.0f}": result.percentile(whole, "ttft_fused", share) for share in SHARES}
-    return row
+    return row | _meanwhile(result.telemetry())
+
+
+def _meanwhile(told: list[Telemetry]) -> dict[str, float]:
+    """What the machine did during the measurements; nothing of what it does not say."""
+    heat = [re.fullmatch(r"(\d+) C", each.thermal[1]) for each in told]
+    found: dict[str, tuple[Callable[[list[float]], float], list[float | None]]] = {
+        "load": (statistics.fmean, [each.load for each in told]),
+        "foreign": (statistics.fmean, [each.foreign for each in told]),
+        "stolen": (statistics.fmean, [each.stolen for each in told]),
+        "frequency_hz": (statistics.median, [each.frequency_hz[1] for each in told]),
+        "celsius": (max, [float(match[1]) if match else None for match in heat]),
+        "gpu_clock_hz": (statistics.median, [each.gpu_clock_hz[1] for each in told]),
+        "gpu_watts": (statistics.median, [each.gpu_power_watts[1] for each in told]),
+        "gpu_joules": (math.fsum, [each.gpu_joules for each in told]),
+    }
+    known = {name: (fold, [one for one in values if one is not None]) for name, (fold, values) in found.items()}
+    return {name: fold(values) for name, (fold, values) in known.items() if values}
 
 
 def _source(result: Result, name: str) -> str:
@@ -231,6 +251,7 @@ OWN = (
     *("resolution", "tiles", "visual_tokens", "sequence_tokens", "text_tokens", "status", "reason", "weights", "point"),
     *("machine", "device", "device_name", "dtype", "threads", "attention", "date", "protocol", "no_accuracy", "commit"),
     *("command", "source", "extrapolated", "disturbed_blocks", "disturbed", "marked", "on_frontier", "px", "LLM"),
+    *("load", "foreign", "stolen", "frequency_hz", "celsius", "gpu_clock_hz", "gpu_watts", "gpu_joules"),
     *("visual tokens", "frontier", "of limit", "of its limit", "composed vs direct", "peak MB"),
 )
 STEMS = (*TIMES, *("accuracy", "bend", "ceiling_", "direct_", "overlap", "peak_", "published_", "residual_", "suite_"))
