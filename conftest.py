@@ -20,7 +20,6 @@ os.environ.setdefault("VLM_HARNESS_LOCK", str(Path(tempfile.gettempdir()) / f"vl
 
 from harness.analysis.composition import Result
 from harness.configuration import compose
-from harness.measure.worker import Worker
 from harness.schema import (
     STAGES_OF,
     Answer,
@@ -47,6 +46,7 @@ from harness.schema import (
     component_key,
     question_key,
 )
+from harness.timing.worker import Worker
 
 
 class Forked(ForkServerProcess):
@@ -74,7 +74,7 @@ def imported() -> Iterator[None]:
     """Measuring processes begin with their imports done, and are as fresh otherwise: each is forked from a process that
     never computed. Those of a real command (`python -m harness.sweep`) and of tests that ask for `spawned` begin as a
     user's do."""
-    multiprocessing.set_forkserver_preload(["harness.measure.measurement", "conftest"])
+    multiprocessing.set_forkserver_preload(["harness.timing.measurement", "conftest"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Worker, "context", Imported())
         yield

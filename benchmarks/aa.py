@@ -27,13 +27,13 @@ from harness.analysis.composition import counted
 from harness.configuration.compose import compose_all
 from harness.configuration.points import make_point
 from harness.machine import describe
-from harness.measure.measurement import Measurer
-from harness.measure.plan import Plan, components_of
-from harness.measure.session import Session, alone
-from harness.measure.worker import Worker, work_off
 from harness.progress import Progress
 from harness.schema import Visit
 from harness.storage import store
+from harness.timing.measurement import Measurer
+from harness.timing.plan import Plan, components_of
+from harness.timing.session import Session, alone
+from harness.timing.worker import Worker, work_off
 
 COMPARISONS = 20
 SLOWDOWN = 0.05
@@ -70,7 +70,7 @@ def child(pipe: Connection) -> None:
             slow_down(subject)
         return subject
 
-    with patch("harness.measure.measurement.build", planted):
+    with patch("harness.timing.measurement.build", planted):
         work_off(pipe, Measurer())
 
 

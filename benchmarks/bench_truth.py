@@ -17,9 +17,6 @@ from torch.utils.benchmark import Timer
 from harness.analysis.composition import counted
 from harness.configuration.compose import compose_all
 from harness.configuration.points import make_point
-from harness.measure.bench import Bench, window
-from harness.measure.plan import components_of
-from harness.measure.telemetry import Watch
 from harness.models.llms import prefill, splice
 from harness.runtimes.torch_runtime import (
     EncoderSubject,
@@ -33,6 +30,9 @@ from harness.runtimes.torch_runtime import (
 from harness.schema import Component
 from harness.stats import median_interval
 from harness.suites.questions import examples
+from harness.timing.bench import Bench, window
+from harness.timing.plan import components_of
+from harness.timing.telemetry import Watch
 
 VISUAL_TOKENS = 256
 """Of the prefill: it takes some ten milliseconds on two cores, as the encode does."""

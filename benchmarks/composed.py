@@ -18,11 +18,11 @@ from harness.analysis.composition import Result
 from harness.configuration.compose import compose_all
 from harness.configuration.points import make_point
 from harness.machine import describe
-from harness.measure.plan import Plan, make_plan
-from harness.measure.session import Session, alone
 from harness.progress import Progress
 from harness.schema import Visit
 from harness.storage import store
+from harness.timing.plan import Plan, make_plan
+from harness.timing.session import Session, alone
 
 PASSES = ["protocol.max_samples=8", "protocol.min_samples=8", "protocol.max_seconds=20", "protocol.repeats=0"]
 """Both ways take eight passes of everything, however long they are."""

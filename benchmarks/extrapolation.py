@@ -19,10 +19,10 @@ from harness.analysis.composition import Result
 from harness.configuration.compose import compose_all
 from harness.configuration.points import make_point
 from harness.machine import describe
-from harness.measure.plan import DEPTHS, make_plan
-from harness.measure.session import Session, alone
 from harness.progress import Progress
 from harness.storage import store
+from harness.timing.plan import DEPTHS, make_plan
+from harness.timing.session import Session, alone
 
 GRID = ["encoder=fastvithd", "llm=qwen2_0_5b,qwen2_1_5b", "resolution=1024", "checkpoint=random"]
 SMOKE = [

@@ -36,9 +36,9 @@ from benchmarks.checkpoints import KINDS
 from conftest import CONNECTOR, ENCODER, LLM, make_result
 from harness.analysis.composition import load_results
 from harness.analysis.table import frame_of, scores_of
-from harness.measure import plan
 from harness.schema import LINE, Exam, HarnessError, Visit
 from harness.storage import store
+from harness.timing import plan
 
 SECONDS = 120
 """An input that takes longer hangs; a dry run of the largest sweeps takes half a minute on a busy machine."""

@@ -77,19 +77,19 @@ def fork_server() -> None:
     """Import everything once, and let measuring processes be forks of their sweep."""
     import torch
 
-    import harness.measure.measurement
     import harness.report.write
     import harness.sweep
-    from harness.measure import telemetry, timer, worker
+    import harness.timing.measurement
     from harness.runtimes import torch_runtime
     from harness.suites import questions
     from harness.suites.tasks import load_suite
+    from harness.timing import telemetry, timer, worker
 
     torch.set_num_threads(1)
     worker.Worker.context = multiprocessing.get_context("fork")
     torch_runtime.PRODUCT["cpu"], torch_runtime.BUFFER["cpu"] = 256, 2**20
     short = partial(timer.measure_ceilings, seconds=0.01)
-    vars(harness.measure.measurement)["measure_ceilings"] = vars(timer)["measure_ceilings"] = short
+    vars(harness.timing.measurement)["measure_ceilings"] = vars(timer)["measure_ceilings"] = short
     vars(telemetry)["look"] = partial(telemetry.look, seconds=0.01)
     vars(harness.report.write)["draw_figures"] = lambda *_: []
     with tempfile.TemporaryDirectory() as folder:  # what a process draws and composes once is there before the forks

@@ -121,13 +121,13 @@ def measure(*overrides: str) -> Result:
     from harness.configuration.compose import compose_all
     from harness.configuration.points import make_point
     from harness.machine import commit, describe
-    from harness.measure.measurement import Measurer
-    from harness.measure.plan import make_plan
-    from harness.measure.session import alone
-    from harness.measure.telemetry import look
     from harness.suites.embedded import fingerprint_of_rows
     from harness.suites.questions import fault_of
     from harness.sweep import command_of
+    from harness.timing.measurement import Measurer
+    from harness.timing.plan import make_plan
+    from harness.timing.session import alone
+    from harness.timing.telemetry import look
 
     common, configs = compose_all(overrides)
     if len(configs) != 1:

@@ -635,7 +635,7 @@ PARTS_OF = {
 """What a component of each kind cannot be without."""
 
 STAGES = ("preprocess", "tokenize", "transfer", "encode", "project", "fuse", "prefill", "sample")
-"""Stages of a staged pass in their order; see `harness.measure.bench` for what each covers."""
+"""Stages of a staged pass in their order; see `harness.timing.bench` for what each covers."""
 
 STAGES_OF = {
     "encoder": ("preprocess", "transfer", "encode"),
@@ -671,7 +671,7 @@ TTFTS = {
 
 
 class TimerTest(Noun):
-    """Whether a runtime's clock can be trusted; see `harness.measure.timer`. All times in seconds."""
+    """Whether a runtime's clock can be trusted; see `harness.timing.timer`. All times in seconds."""
 
     resolution: float
     """Smallest step of the clock."""
@@ -701,7 +701,7 @@ class Ceilings(Noun):
 
 
 class Work(Noun):
-    """What a stage must do, counted and not measured; see `harness.measure.costs`."""
+    """What a stage must do, counted and not measured; see `harness.timing.costs`."""
 
     flops: Count
     """Floating-point operations of its matrix products, convolutions and attentions (two for a multiply-add)."""

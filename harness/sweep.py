@@ -22,7 +22,7 @@ from harness.schema import Exam, HarnessError, Manifest, Visit, fingerprint
 from harness.storage import store
 
 if TYPE_CHECKING:
-    from harness.measure.plan import Estimate, Plan
+    from harness.timing.plan import Estimate, Plan
 
 USAGE = """\
 python -m harness.sweep [+sweep=NAME] [KEY=VALUE[,VALUE...] ...]
@@ -69,10 +69,10 @@ def run(arguments: Sequence[str]) -> int:
     from harness.analysis.claims import claims_of
     from harness.configuration.points import make_point
     from harness.machine import describe
-    from harness.measure.costs import encoder_parameters
-    from harness.measure.plan import make_plan
     from harness.suites.embedded import fingerprint_of_rows
     from harness.suites.questions import fault_of
+    from harness.timing.costs import encoder_parameters
+    from harness.timing.plan import make_plan
 
     fetch = not options.dry_run
     made = {config["cell"]: (make_point(config, fetch), command_of(config)) for config in configs}
@@ -149,10 +149,10 @@ def _measure(plan: Plan, root: Path, options: RunOptions, manifest: Manifest) ->
     Raises `Held` where another sweep measures, and `Disturbed` where others use it too much (see `await_quiet` and
     `Session.visit_all`).
     """
-    from harness.measure.session import Session, alone, await_quiet
-    from harness.measure.telemetry import look
-    from harness.measure.worker import interruptible
     from harness.progress import Progress, readable
+    from harness.timing.session import Session, alone, await_quiet
+    from harness.timing.telemetry import look
+    from harness.timing.worker import interruptible
 
     say = partial(print, flush=True)
     with alone(options.wait, say):
@@ -208,9 +208,9 @@ def _estimate(
     exams: Mapping[str, Exam],
 ) -> Estimate:
     """What the rest will take, by the ceilings that this machine had last, or has now."""
-    from harness.measure.plan import Estimate, estimate
-    from harness.measure.timer import measure_ceilings
     from harness.runtimes.torch_runtime import TorchDevice
+    from harness.timing.plan import Estimate, estimate
+    from harness.timing.timer import measure_ceilings
 
     if not any(todo) and not asked:
         return Estimate({}, 0.0)

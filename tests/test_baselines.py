@@ -16,9 +16,6 @@ from harness.analysis.composition import Result, compose
 from harness.analysis.table import blind_like, frame_of, scores_of
 from harness.evaluate import answers
 from harness.evaluate.baselines import GREY, Beside, beside, is_blind_like, mean_beside, priors
-from harness.measure.plan import make_plan
-from harness.measure.session import Session
-from harness.measure.worker import Outcome
 from harness.models.answering import Composed
 from harness.models.hub import load_hub
 from harness.models.preprocess import decode_image, pixel_tensor
@@ -31,6 +28,9 @@ from harness.stats import Difference
 from harness.storage import store
 from harness.suites.questions import Question, load
 from harness.suites.tasks import load_suite
+from harness.timing.plan import make_plan
+from harness.timing.session import Session
+from harness.timing.worker import Outcome
 
 RESOLUTION = 128
 

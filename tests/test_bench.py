@@ -6,10 +6,10 @@ import math
 import pytest
 
 from conftest import make_component
-from harness.measure.bench import WINDOW, Bench, Cached, rarely, take_turns, window
-from harness.measure.telemetry import Reading
 from harness.runtimes.torch_runtime import Left
 from harness.schema import STAGES_OF, InvalidOutput
+from harness.timing.bench import WINDOW, Bench, Cached, rarely, take_turns, window
+from harness.timing.telemetry import Reading
 
 STAGES = STAGES_OF["vlm"][:7]
 TIMES = dict(zip((*STAGES, "prefill_visual"), (0.5, 0.25, 0.125, 8.0, 1.0, 4.0, 0.0625, 2.0), strict=True))
@@ -91,7 +91,7 @@ def test_waiting_between_stages_is_paid_in_the_staged_pass_only(clock):
 
 
 def test_no_input_is_shown_twice_but_for_the_two_repeats_at_the_end(clock, monkeypatch):
-    monkeypatch.setattr("harness.measure.bench.SLOW", 13.0)  # encode and prefill take 12 seconds here
+    monkeypatch.setattr("harness.timing.bench.SLOW", 13.0)  # encode and prefill take 12 seconds here
     subject = Asynchronous(clock)
     samples = bench(subject, clock).measure()
     assert subject.shown == [*range(1, 15), 14, 14]

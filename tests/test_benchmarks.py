@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from conftest import Imported
-from harness.measure.worker import Worker
+from harness.timing.worker import Worker
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted(p for p in (ROOT / "benchmarks").glob("*.py") if '__name__ == "__main__"' in p.read_text())
@@ -63,7 +63,7 @@ def smoke(script: Path, folder: Path) -> None:
     os.environ |= {**HERE, "VLM_HARNESS_LOCK": str(folder / "lock")}
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    multiprocessing.set_forkserver_preload(["harness.measure.measurement"])
+    multiprocessing.set_forkserver_preload(["harness.timing.measurement"])
     Worker.context = Imported()
     os.chdir(folder)
     sys.path.insert(0, str(script.parent))

@@ -49,7 +49,7 @@ def test_help_is_printed_in_place_of_a_run(capsys):
 
 def test_hostile_command_lines_end_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "harness.measure.plan.work_of", lambda _: {}
+        "harness.timing.plan.work_of", lambda _: {}
     )  # counting what a full-size sweep computes takes a minute
     lines = itertools.islice(mutations_cli.command_lines(random.Random(11)), 60)
     wrong = {str(line)[:200]: said for line in lines if (said := mutations_cli.fault(line, tmp_path))}

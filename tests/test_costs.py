@@ -6,10 +6,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from conftest import ENCODER, LLM, make_component
-from harness.measure.costs import parameters_of, work_of
 from harness.models.encoders import build_encoder
 from harness.models.llms import build_llm, prefill
 from harness.schema import Encoder
+from harness.timing.costs import parameters_of, work_of
 
 VIT = Encoder(
     name="vit",

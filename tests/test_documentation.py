@@ -41,8 +41,6 @@ from harness.configuration import command_line
 from harness.configuration.compose import ROOT as SWEEPS
 from harness.configuration.compose import compose_all, keys_of, options
 from harness.configuration.points import make_point
-from harness.measure import plan
-from harness.measure.telemetry import Disturbed
 from harness.metrics import METRICS
 from harness.models.vlm import SHIPPED
 from harness.report.__main__ import DEFAULTS as REPORT_DEFAULTS
@@ -51,6 +49,8 @@ from harness.report.__main__ import parse as parse_report
 from harness.schema import STAGES, TTFTS, HarnessError, Status, Work, modules_of
 from harness.stats import Verdict
 from harness.storage.lock import Held
+from harness.timing import plan
+from harness.timing.telemetry import Disturbed
 from harness.train.finetune import options_of
 
 ROOT = Path(__file__).parent.parent
@@ -652,13 +652,8 @@ def test_the_layout_names_every_module_and_nothing_else():
         whole = {0: path, 2: f"harness/{path}", 4: f"harness/{package}{path}"}[len(indent)]
         assert (ROOT / whole).exists() or whole in ("results/", "reports/"), whole
         named.add(whole.rstrip("/"))
-    explained = (
-        "analysis",
-        "configuration",
-        "evaluate",
-        "measure",
-        "storage",
-    )  # module by module; of others the folder
+    # Module by module; of other folders the folder.
+    explained = ("analysis", "configuration", "evaluate", "storage", "timing")
     folders = [ROOT / "harness", *(ROOT / "harness" / folder for folder in explained)]
     found = (path for folder in folders for path in folder.iterdir() if not path.name.startswith("__"))
     modules = {str(path.relative_to(ROOT)) for path in found}

@@ -14,16 +14,16 @@ import pytest
 import torch
 
 from conftest import ENCODER, MACHINE, make_component
-from harness.measure import measurement
-from harness.measure.measurement import Measurer, build, measure_ceilings, share_of
-from harness.measure.plan import Plan
-from harness.measure.session import Session
-from harness.measure.timer import check_timer
-from harness.measure.worker import Outcome, Worker, attempt, work_off
 from harness.progress import Progress
 from harness.runtimes.torch_runtime import TorchDevice
 from harness.schema import Visit
 from harness.storage import store
+from harness.timing import measurement
+from harness.timing.measurement import Measurer, build, measure_ceilings, share_of
+from harness.timing.plan import Plan
+from harness.timing.session import Session
+from harness.timing.timer import check_timer
+from harness.timing.worker import Outcome, Worker, attempt, work_off
 
 FAULTS = {
     "out of memory": ("out_of_memory", "can't allocate memory"),

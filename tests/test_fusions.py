@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from conftest import CONNECTOR, ENCODER, GATED, LLM, make_component, make_point
-from harness.measure.costs import work_of
-from harness.measure.measurement import Measurer
-from harness.measure.plan import components_of
 from harness.models.fusions import Fused
 from harness.models.vlm import Vlm, VlmSpec
 from harness.schema import Connector, Fusion, HarnessError, stages_of
+from harness.timing.costs import work_of
+from harness.timing.measurement import Measurer
+from harness.timing.plan import components_of
 
 TEXT = LLM.model_copy(update={"config": {**LLM.config, "vocab_size": 64, "num_hidden_layers": 4}})
 LATENTS = Connector(name="latents", kind="perceiver_resampler", args={"latents": 3, "depth": 1}, tokens=3)

@@ -22,12 +22,12 @@ from harness import sweep
 from harness.configuration.compose import compose_all
 from harness.configuration.points import make_point
 from harness.evaluate.answers import Engine
-from harness.measure.plan import components_of
 from harness.models.hub import folder_of_hub, hash_hub, learn, load_hub, parameters_of_hub, weights_of_hub
 from harness.models.vlm import Vlm, VlmSpec
 from harness.runtimes.torch_runtime import TorchDevice, build
 from harness.schema import STAGES_OF, HarnessError
 from harness.suites.questions import examples
+from harness.timing.plan import components_of
 
 TOKENS = 6
 TEXTS = ["What is it?", "What colour is it?", "Read it!", "Is it a dog?"]

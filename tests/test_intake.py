@@ -58,7 +58,7 @@ ALLOWED: dict[str, dict[str, str]] = {
         "from_pretrained": "in the child first; no code and no pickle of a folder is taken",
     },
     "machine.py": {"read_text": "the kernel's files"},
-    "measure/telemetry.py": dict.fromkeys(("os.open", "read_text"), "the kernel's files"),
+    "timing/telemetry.py": dict.fromkeys(("os.open", "read_text"), "the kernel's files"),
     "runtimes/torch_runtime.py": {"read_text": "the kernel's files"},
     **{
         f"{folder}/__init__.py": {"importlib.import_module": "the modules of this package"}
@@ -78,7 +78,7 @@ ALLOWED: dict[str, dict[str, str]] = {
         "np.load": "arrays that this very training drew; no pickles (numpy's default)",
         **dict.fromkeys(("json.loads", "read_text"), "rows that this very training drew, and its own code"),
     },
-    "measure/worker.py": {"json.loads": "what the measuring process says"},
+    "timing/worker.py": {"json.loads": "what the measuring process says"},
 }
 """Module -> call -> why what it reads is not foreign, or who bounded it."""
 

@@ -3,9 +3,9 @@ import pytest
 from conftest import MACHINE, make_component, make_exam, make_visit
 from harness.configuration.compose import compose_all
 from harness.configuration.points import make_point
-from harness.measure.costs import work_of
-from harness.measure.plan import batches, components_of, estimate, estimate_visit, is_missing, make_plan
 from harness.schema import Ceilings, component_key, modules_of
+from harness.timing.costs import work_of
+from harness.timing.plan import batches, components_of, estimate, estimate_visit, is_missing, make_plan
 
 CEILINGS = Ceilings(flops_per_second=1e11, bytes_per_second=1e10)
 
@@ -96,7 +96,7 @@ def test_a_block_visits_everything_once_in_an_order_that_its_seed_decides():
 
 def test_a_batch_holds_weights_up_to_a_bound_and_each_model_is_built_once(monkeypatch):
     plan = plan_of("encoder=tiny_fastvithd,tiny_fastvit", "resolution=64,128,192,256")
-    monkeypatch.setattr("harness.measure.plan.BATCH", 3 * 2**20)
+    monkeypatch.setattr("harness.timing.plan.BATCH", 3 * 2**20)
     for block in range(3):
         found = batches(plan, plan.components, 0, block)
         models = [{modules_of(plan.components[key]) for key in flat([batch])} for batch in found]

@@ -10,15 +10,15 @@ import pytest
 from rich.console import Console
 
 from conftest import ENCODER, MACHINE, Clock, make_component, make_samples, make_visit
-from harness.measure import session as sessions
-from harness.measure.plan import Estimate, Plan
-from harness.measure.session import GIVE_UP, Session, alone, await_quiet
-from harness.measure.telemetry import Disturbed, Use
-from harness.measure.worker import Outcome
 from harness.progress import Progress
 from harness.schema import Visit
 from harness.storage import store
 from harness.storage.lock import Held, device_lock, locked
+from harness.timing import session as sessions
+from harness.timing.plan import Estimate, Plan
+from harness.timing.session import GIVE_UP, Session, alone, await_quiet
+from harness.timing.telemetry import Disturbed, Use
+from harness.timing.worker import Outcome
 
 NAMES = ["one", "two", "three"]
 FIELDS = {name: getattr(make_visit(), name) for name in ("timer", "telemetry", "memory", "ceilings")}

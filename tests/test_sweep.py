@@ -21,14 +21,14 @@ from safetensors.torch import load_file, save_file
 
 from conftest import make_samples, make_visit
 from harness import api
-from harness.measure import measurement, telemetry
-from harness.measure.session import alone
-from harness.measure.telemetry import Disturbed, Use
 from harness.models.vlm import SHIPPED
 from harness.report.text import quantity
 from harness.schema import Exam, Visit
 from harness.storage import store
 from harness.sweep import main, report_name, usage
+from harness.timing import measurement, telemetry
+from harness.timing.session import alone
+from harness.timing.telemetry import Disturbed, Use
 
 CALM = ["+protocol.lost=1", "+protocol.disturbed=1"]
 """Whatever else runs here, nothing counts as disturbed: the exit code says what the sweep did."""
@@ -413,7 +413,7 @@ def test_two_sweeps_never_measure_at_once(tmp_path):
 
 def test_a_sweep_that_waits_measures_what_the_other_one_did_not(tmp_path, monkeypatch):
     """The other one measures block 0 while this one waits: it is not measured again."""
-    from harness.measure import session
+    from harness.timing import session
 
     seen = []
     monkeypatch.setattr(session.Session, "visit_all", lambda self, todo: seen.append(todo))
@@ -440,7 +440,7 @@ def test_a_sweep_that_waits_measures_what_the_other_one_did_not(tmp_path, monkey
 
 @pytest.mark.parametrize("busy", ["refuse", "wait"])
 def test_a_busy_machine_that_is_not_accepted_is_exit_code_3(busy, tmp_path, monkeypatch):
-    from harness.measure import session
+    from harness.timing import session
 
     def stop(self, todo):
         raise Disturbed("stopped: every visit of 2 blocks in a row was disturbed")

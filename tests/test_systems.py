@@ -9,11 +9,11 @@ from conftest import MACHINE, make_result
 from harness.analysis.table import frame_of
 from harness.configuration.compose import compose_all, options
 from harness.configuration.points import make_point
-from harness.measure.costs import parameters_of, work_of
-from harness.measure.plan import components_of, make_plan
 from harness.models.connectors.mlp import Identity
 from harness.models.vlm import Vlm, VlmSpec
 from harness.schema import MAIN_STAGE, HarnessError
+from harness.timing.costs import parameters_of, work_of
+from harness.timing.plan import components_of, make_plan
 
 
 def point_of(*arguments):

@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from harness.machine import available_cores
-from harness.measure import telemetry
-from harness.measure.telemetry import Gpu, Reading, Use, Watch, look, mark, trial
+from harness.timing import telemetry
+from harness.timing.telemetry import Gpu, Reading, Use, Watch, look, mark, trial
 
 
 @pytest.mark.parametrize(

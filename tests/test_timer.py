@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from harness.measure.timer import check_timer, measure_ceilings
 from harness.runtimes.torch_runtime import TorchDevice
+from harness.timing.timer import check_timer, measure_ceilings
 
 
 class Device:

@@ -10,10 +10,10 @@ import warnings
 import pytest
 
 from conftest import make_component, make_exam, make_point, make_samples, make_score
-from harness.measure import measurement
-from harness.measure.bench import Cached, UntrustedTimer
-from harness.measure.worker import Worker, _pressed, serve, work_off
 from harness.schema import HarnessError, InvalidOutput, Samples, TimerTest
+from harness.timing import measurement
+from harness.timing.bench import Cached, UntrustedTimer
+from harness.timing.worker import Worker, _pressed, serve, work_off
 
 UNTRUSTED = TimerTest(
     resolution=1e-9,

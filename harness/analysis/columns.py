@@ -159,21 +159,21 @@ def find(name: str, suites: Iterable[str] = ()) -> Column | None:
 def markdown() -> str:
     """All columns as `docs/columns.md`."""
     lines = [
-        "# Columns of `table.csv`",
+        "# Columns of a report's table.csv",
         "",
-        "One row is a point. What is unknown is missing, never zero. Made by `python -m harness.analysis.columns`.",
+        "One row is a point. What is unknown is missing, never zero. Times are in seconds, sizes in bytes.",
         "",
-        "`{time}` is one of " + ", ".join(f"`{name}`" for name in TIMES) + ";",
-        "`{stage}` one of " + ", ".join(f"`{name}`" for name in STAGE_NAMES) + ";",
-        "`{ttft}` one of " + ", ".join(f"`{name}`" for name in TTFTS) + ";",
-        "`{suite}` a suite, or `accuracy`, the mean of all.",
+        "{time} is one of " + ", ".join(f"`{name}`" for name in TIMES) + ";",
+        "{stage} one of " + ", ".join(f"`{name}`" for name in STAGE_NAMES) + ";",
+        "{ttft} one of " + ", ".join(f"`{name}`" for name in TTFTS) + ";",
+        "{suite} a suite, or `accuracy`, the mean of all.",
     ]
     for title, columns in GROUPS.items():
         lines += ["", f"## {title}", "", "| column | unit | meaning |", "|---|---|---|"]
         for column in columns:
             shown = column.name.replace("(?:low|high)", "low, _high").replace("published_.+", "published_{suite}")
             shown = shown.replace("_p{P}", "_p90, _p95, _p99")
-            lines.append(f"| `{shown}` | {column.unit} | {column.meaning} |")
+            lines.append(f"| {shown} | {column.unit} | {column.meaning} |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,7 +1,7 @@
 """Stages on torch: cpu, cuda and mps with the same code.
 
 The runtime is the instrument: `run` is a generator that yields a stage's name when its work has been submitted, and
-`wait` returns when the device has finished. `measure.bench` owns the clock and decides between which stages it waits.
+`wait` returns when the device has finished. `timing.bench` owns the clock and decides between which stages it waits.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ KEPT = 4
 
 
 class TorchDevice:
-    """One torch device: how to wait for it, its memory, and known work for `harness.measure.timer`."""
+    """One torch device: how to wait for it, its memory, and known work for `harness.timing.timer`."""
 
     def __init__(self, device: str, dtype: str, threads: int):
         torch.set_num_threads(threads)

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.machine import commit
-from harness.measure.plan import START, Estimate, Plan, batches
-from harness.measure.telemetry import Disturbed, Use
-from harness.measure.worker import Outcome, Worker
 from harness.progress import MINUTE, Progress, readable
 from harness.schema import Exam, Score, Visit, one_line
 from harness.storage import store
 from harness.storage.lock import Held, device_lock, locked
 from harness.suites.questions import fault_of
+from harness.timing.plan import START, Estimate, Plan, batches
+from harness.timing.telemetry import Disturbed, Use
+from harness.timing.worker import Outcome, Worker
 
 GIVE_UP = 2
 """Blocks in a row in which everything was disturbed, after which the rest would be as well."""

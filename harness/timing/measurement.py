@@ -17,9 +17,6 @@ import psutil
 import torch
 
 from harness.evaluate.answers import answer_suite
-from harness.measure.bench import Bench, UntrustedTimer, rarely, take_turns
-from harness.measure.telemetry import Watch
-from harness.measure.timer import check_timer, measure_ceilings
 from harness.models.answering import AnsweringModel
 from harness.models.hub import folder_of_hub, parameters_of_hub
 from harness.runtimes.torch_runtime import TorchDevice, TorchSubject, build, load_point
@@ -35,6 +32,9 @@ from harness.schema import (
     modules_of,
 )
 from harness.suites.questions import examples
+from harness.timing.bench import Bench, UntrustedTimer, rarely, take_turns
+from harness.timing.telemetry import Watch
+from harness.timing.timer import check_timer, measure_ceilings
 
 PAUSE = 0.5
 """Seconds between a disturbed visit and its repetition."""
@@ -220,7 +220,7 @@ def is_disturbed(samples: Samples, stolen: float | None, component: Component) -
 
 def check_memory(component: Component) -> None:
     """Refuse modules whose weights alone exceed the memory that is free, before the system kills for it."""
-    from harness.measure.costs import parameters_of
+    from harness.timing.costs import parameters_of
 
     if (published := component.published) is not None:
         parameters = parameters_of_hub(folder_of_hub(published.path, published.revision))

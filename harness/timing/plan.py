@@ -11,8 +11,6 @@ from typing import Literal
 import torch
 
 from harness.configuration.points import RANDOM, no_accuracy
-from harness.measure.bench import REPEATS, ROUNDS, SLOW, WINDOW
-from harness.measure.costs import parameters_of, work_of
 from harness.models.hub import folder_of_hub, weights_of_hub
 from harness.models.vlm import folder_of, vocabulary_of
 from harness.schema import (
@@ -31,6 +29,8 @@ from harness.schema import (
     modules_of,
     question_key,
 )
+from harness.timing.bench import REPEATS, ROUNDS, SLOW, WINDOW
+from harness.timing.costs import parameters_of, work_of
 
 START = 6.0
 """Seconds that a fresh process takes until its first visit: imports, timer test, ceilings (measured on two cores)."""

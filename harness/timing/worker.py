@@ -202,7 +202,7 @@ def serve(pipe: Connection) -> None:
         os.environ.setdefault(name, value)
     # What goes to stderr breaks the line of progress; a crash, which does not come through here, still does.
     warnings.showwarning = lambda message, kind, *_: _send(pipe, one_line(f"{kind.__name__}: {message}"))
-    from harness.measure.measurement import Measurer
+    from harness.timing.measurement import Measurer
 
     work_off(pipe, Measurer())
 
@@ -232,7 +232,7 @@ _sending = threading.RLock()
 
 def attempt(measurer: Any, task: dict[str, Any], progress: Callable[..., None]) -> dict[str, Any]:
     """Do one task; whatever goes wrong becomes a status and one line."""
-    from harness.measure.bench import Cached, UntrustedTimer
+    from harness.timing.bench import Cached, UntrustedTimer
 
     results: list[Any] = []
     status: Status = "ok"

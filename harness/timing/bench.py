@@ -30,7 +30,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, Protocol
 
-from harness.measure.telemetry import Reading, mark
 from harness.schema import (
     MAIN_STAGE,
     TTFTS,
@@ -44,6 +43,7 @@ from harness.schema import (
 )
 from harness.schema import Protocol as Rules
 from harness.stats import half_width, spread, sum_passes
+from harness.timing.telemetry import Reading, mark
 
 FEWEST = 6
 """Samples that even a slow component gets, unless the protocol asks for fewer: with fewer the median of a visit has no
@@ -114,7 +114,7 @@ class Subject(Protocol):
 
 
 class Eyes(Protocol):
-    """What the bench needs of `harness.measure.telemetry.Watch`."""
+    """What the bench needs of `harness.timing.telemetry.Watch`."""
 
     cores: int
     """Of how many processors time lost is a share."""
