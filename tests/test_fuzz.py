@@ -11,7 +11,7 @@ from benchmarks import fuzz, hostile
 from harness.schema import HarnessError
 
 DOORS = ("store", "manifest", "checkpoint")
-ELSEWHERE = {"hub": "test_mutations", "data": "test_local", "command line": "test_door"}
+ELSEWHERE = {"hub": "test_mutations", "data": "test_local", "command line": "test_command_line"}
 """Doors that are tried in other files of the suite."""
 
 
