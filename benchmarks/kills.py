@@ -110,13 +110,20 @@ def lines(folder: Path) -> dict[Path, list[bytes]]:
     return found
 
 
-def answers(folder: Path) -> dict[str, list[tuple[str, str]]]:
-    """What was answered, by suite."""
-    exams = store.read_all(folder / "results", Exam)
-    return {e.suite.name: [(a.question_id, a.text) for a in e.score.answers] for e in exams if e.score is not None}
+Answers = dict[tuple[str, str], list[tuple[str, str]]]
+"""By suite and what was shown (its images, or grey ones): questions and answers."""
 
 
-def faults_of(folder: Path, expected: dict[str, list[tuple[str, str]]], components: int) -> list[str]:
+def answers(folder: Path) -> Answers:
+    """What was answered."""
+    found: Answers = {}
+    for exam in store.read_all(folder / "results", Exam):
+        if exam.score is not None:
+            found[exam.suite.name, exam.suite.image] = [(a.question_id, a.text) for a in exam.score.answers]
+    return found
+
+
+def faults_of(folder: Path, expected: Answers, components: int) -> list[str]:
     """What a finished sweep should not be."""
     found = []
     visits, exams = store.read_all(folder / "results", Visit), store.read_all(folder / "results", Exam)
