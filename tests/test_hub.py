@@ -12,6 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -316,12 +318,15 @@ def test_a_size_that_was_asked_for_is_another_point(folders):
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_cannot_be_cut_into_stages_says_why(kind, folders):
     why = {
-        "llama4": "cannot go on from an image that is encoded",  # in transformers 5.24 each of its passes fails
+        "llama4": "cannot go on from an image that is encoded",
         "mllama": "no visual tokens are in the sequence",
         "blip2": "needs the image again for every token",
         "instructblip": "features of an image belong to one question",
         "florence2": "image and question go through an encoder together",
     }
+    if kind == "llama4" and Version(transformers.__version__) < Version("5.24"):
+        assert point_of(folders(kind)).tokens  # it is 5.24 in which each of its passes fails
+        return
     with pytest.raises(HarnessError, match=why[kind]):
         point_of(folders(kind))
 

@@ -187,7 +187,7 @@ def test_the_showcase_is_what_its_records_say(name, tmp_path):
     assert list(shown.columns) == list(made.columns)
     for column in made.columns:
         if pd.api.types.is_numeric_dtype(made[column]):
-            np.testing.assert_allclose(shown[column].astype(float), made[column].astype(float), rtol=1e-12)
+            np.testing.assert_allclose(shown[column].astype(float), made[column].astype(float), rtol=1e-9)
 
 
 def test_the_verdict_says_what_was_found_and_claims_nothing_more():
