@@ -55,8 +55,13 @@ def test_what_the_machine_did_meanwhile_is_in_the_table():
     visits = {"encoder": {block: make_visit(block=block, telemetry=one) for block, one in enumerate(tells)}}
     result = make_result()
     result.visits["encoder"] = visits["encoder"]
-    for kind in ("connector", "llm"):
-        result.visits[kind] = {b: v.model_copy(update={"telemetry": None}) for b, v in result.visits[kind].items()}
+    # The connector took turns with the encoder: the same energy, said once more.
+    result.visits["connector"] = {
+        block: make_visit("connector", block, telemetry=one.model_copy(update={"stolen": 0.0}))
+        for block, one in enumerate(tells)
+    }
+    silent = {b: v.model_copy(update={"telemetry": None}) for b, v in result.visits["llm"].items()}
+    result.visits["llm"] = silent
     (row,) = frame_of([result]).to_dict("records")
     assert row["load"] == 1.5
     assert row["foreign"] == pytest.approx(0.2)
@@ -72,4 +77,7 @@ def test_the_first_pass_of_a_process_stands_beside_the_warm_ones():
     (row,) = frame_of([result]).to_dict("records")
     firsts = [visit.samples.seconds["encode"][0] for visit in result.visits["encoder"].values()]
     assert row["encode_cold"] == pytest.approx(sorted(firsts)[len(firsts) // 2])
+    again = {b: v.model_copy(update={"attempt": 1}) for b, v in result.visits["encoder"].items()}
+    result.visits["encoder"] = again  # repeated because they were disturbed: their process was warm
+    assert result.cold("encoder", "encode") is None
     assert row["encode_overhead"] == result.visits["encoder"][0].samples.overhead

@@ -637,3 +637,15 @@ def test_a_repository_without_safetensors_is_refused_before_anything_large_is_fe
     (config,) = compose_all(["vlm=hub", "vlm.path=org/llava", "suites=[]"])[1]
     with pytest.raises(HarnessError, match="vlm org/llava: there are no safetensors, which the weights have to be"):
         make_point(config, weights=False)
+
+
+def test_a_download_that_was_broken_off_is_not_all_of_the_weights(remote, tmp_path):
+    source, _ = remote
+    snapshot = tmp_path / "models--org--llava" / "snapshots" / ("c" * 40)
+    snapshot.mkdir(parents=True)
+    save_file({"x": torch.zeros(3)}, snapshot / "a.safetensors")
+    index = {"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}
+    (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
+    (config,) = compose_all(["vlm=hub", "vlm.path=org/llava", "suites=[]"])[1]
+    assert make_point(config, weights=False).published is not None
+    assert weights_of_hub(folder_of_hub("org/llava", weights=False)) == parameters_of_hub(source)

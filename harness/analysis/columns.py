@@ -89,7 +89,11 @@ GROUPS: dict[str, tuple[Column, ...]] = {
         Column("{stage}_lag1", "", "mean autocorrelation of one pass and the next"),
         Column("{stage}_p{P}", "s", "percentile over all passes; missing where there are too few to know it"),
         Column("ttft_fused_p{P}", "s", "percentile of the fused pass"),
-        Column("{stage}_cold", "s", "the first pass of a fresh process, median over blocks"),
+        Column(
+            "{stage}_cold",
+            "s",
+            "the component's first pass in its process, median over blocks",
+        ),
         Column("{stage}_overhead", "s", "what the bench itself took for each pass, outside of what it timed"),
         Column("residual_{ttft}", "share", "composed over directly measured, minus 1"),
         Column("residual_{ttft}_(?:low|high)", "share", "95% interval of that"),
@@ -121,7 +125,11 @@ GROUPS: dict[str, tuple[Column, ...]] = {
         Column("celsius", "°C", "the hottest sensor after a measurement, highest"),
         Column("gpu_clock_hz", "Hz", "the GPU's SM clock after a measurement, median"),
         Column("gpu_watts", "W", "the GPU's power after a measurement, median"),
-        Column("gpu_joules", "J", "energy that the GPU used during the measurements, what took turns in them included"),
+        Column(
+            "gpu_joules",
+            "J",
+            "energy of the GPU meanwhile, what took turns with the point's parts included",
+        ),
     ),
     "Accuracy": (
         Column("{suite}", "share", "score by the suite's metric; `accuracy`: mean of all suites"),

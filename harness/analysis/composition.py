@@ -303,8 +303,9 @@ class Result:
         return sum(map(len, blocks)), sum(map(effective_n, blocks)), statistics.fmean(map(lag1, blocks))
 
     def cold(self, kind: str, stage: str) -> float | None:
-        """Seconds of a stage's very first pass in a process, median over blocks, undisturbed or not."""
-        visits = [visit for visit in self.visits.get(kind, {}).values() if visit.samples]
+        """Seconds of a component's first pass in its process, median over blocks, disturbed or not; a repeated visit
+        has none."""
+        visits = [visit for visit in self.visits.get(kind, {}).values() if visit.samples and not visit.attempt]
         first = [v.samples.seconds[stage][0] for v in visits if v.samples and v.samples.warmup]
         return statistics.median(first) if first else None
 
@@ -314,7 +315,8 @@ class Result:
         return statistics.median(spent) if spent else None
 
     def telemetry(self) -> list[Telemetry]:
-        """What the machine said during each measurement of the point."""
+        """What the machine said during each visit of the point's components; those that took turns say the same, but
+        for `stolen`."""
         return [v.telemetry for part in self.parts for v in self.visits.get(part, {}).values() if v.telemetry]
 
     def efficiency(self, kind: str, stage: str) -> Efficiency | None:

@@ -206,6 +206,7 @@ def _latency(result: Result) -> dict[str, Any]:
 
 def _meanwhile(told: list[Telemetry]) -> dict[str, float]:
     """What the machine did during the measurements; nothing of what it does not say."""
+    apart = {each.model_copy(update={"stolen": None}) for each in told}  # energy of what took turns is there once
     heat = [re.fullmatch(r"(\d+) C", each.thermal[1]) for each in told]
     found: dict[str, tuple[Callable[[list[float]], float], list[float | None]]] = {
         "load": (statistics.fmean, [each.load for each in told]),
@@ -215,7 +216,7 @@ def _meanwhile(told: list[Telemetry]) -> dict[str, float]:
         "celsius": (max, [float(match[1]) if match else None for match in heat]),
         "gpu_clock_hz": (statistics.median, [each.gpu_clock_hz[1] for each in told]),
         "gpu_watts": (statistics.median, [each.gpu_power_watts[1] for each in told]),
-        "gpu_joules": (math.fsum, [each.gpu_joules for each in told]),
+        "gpu_joules": (math.fsum, [each.gpu_joules for each in apart]),
     }
     known = {name: (fold, [one for one in values if one is not None]) for name, (fold, values) in found.items()}
     return {name: fold(values) for name, (fold, values) in known.items() if values}

@@ -360,9 +360,9 @@ def learn(
     """
     image, text = example
     given = {"image": base64.b64encode(image).decode(), "text": text}
-    told = _announced.get(str(folder)) if not any(folder.glob(WEIGHTS)) else None
-    asked = {"folder": str(folder), "resolution": resolution, "attention": attention, "weights": told, **given}
+    asked = {"folder": str(folder), "resolution": resolution, "attention": attention, **given}
     try:
+        asked["weights"] = _announced_of(folder)
         key = (str(folder), stamp_of(folder), resolution, attention, example)
         if key not in _learned:
             _learned[key] = apart.call("harness.models.hub:inspect", asked, seconds=seconds)
@@ -544,8 +544,8 @@ def weights_of_hub(folder: Path) -> int:
     """`parameters_of_hub` where a fault must not reach the caller's process; counted once. Of a snapshot that was
     fetched without weights, what the hub says."""
     try:
-        if not any(folder.glob(WEIGHTS)) and str(folder) in _announced:
-            return _announced[str(folder)]
+        if (announced := _announced_of(folder)) is not None:
+            return announced
         key = (str(folder), stamp_of(folder))
         if key not in _weights:
             _weights[key] = apart.call("harness.models.hub:count_weights", {"folder": str(folder)})
@@ -604,7 +604,7 @@ def folder_of_hub(path: str, revision: str | None = None, weights: bool = True) 
     try:
         wanted = [pattern for pattern in FILES if weights or pattern != WEIGHTS]
         folder = Path(snapshot_download(path, revision=revision, allow_patterns=wanted))
-        if not weights and not any(folder.glob(WEIGHTS)) and str(folder) not in _announced:
+        if not weights and _lacks_weights(folder) and str(folder) not in _announced:
             _announced[str(folder)] = _announce(path, revision)
         return folder
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
@@ -613,6 +613,23 @@ def folder_of_hub(path: str, revision: str | None = None, weights: bool = True) 
 
 _announced: dict[str, int] = {}
 """How many weights belong to a snapshot that was fetched without them."""
+
+
+def _announced_of(folder: Path) -> int | None:
+    """How many weights a snapshot will have that does not have all of them yet; None for any other folder."""
+    return _announced.get(str(folder)) if str(folder) in _announced and _lacks_weights(folder) else None
+
+
+def _lacks_weights(folder: Path) -> bool:
+    """Whether weights are missing in a folder, or some of their shards, as after a download that was broken off."""
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").exists() or not index.exists():
+        return not any(folder.glob(WEIGHTS))
+    try:
+        check_index(read_json(index), folder)
+    except HarnessError:
+        return True
+    return False
 
 
 def _announce(path: str, revision: str | None) -> int:

@@ -39,9 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         chosen = parse(arguments)
-        from harness.analysis.composition import (
-            refresh,  # pandas and matplotlib take seconds: help is there before that
-        )
+        # pandas and matplotlib take seconds: help is there before that.
+        from harness.analysis.composition import refresh
         from harness.report.write import write_report
 
         if chosen["refresh"] == "true":
