@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 
-class Judged(NamedTuple):
+class Graded(NamedTuple):
     """One answer's score, and what was read from the response."""
 
     score: float
@@ -29,7 +29,7 @@ class Metric:
     """A definition with its name and its source."""
 
     name: str
-    function: Callable[..., Judged]
+    function: Callable[..., Graded]
     source: str
     """Paper, or official script."""
 
@@ -43,7 +43,7 @@ class Metric:
         """Whose definition it is."""
         return self.name.partition("@")[2] or "official"
 
-    def __call__(self, response: str, answers: Sequence[str], **about: Any) -> Judged:
+    def __call__(self, response: str, answers: Sequence[str], **about: Any) -> Graded:
         """Judge a raw response against the references of its question."""
         if not answers:
             raise ValueError(f"{self.name}: a question without reference answers")
@@ -53,10 +53,10 @@ class Metric:
 METRICS: dict[str, Metric] = {}
 
 
-def metric(name: str, source: str) -> Callable[[Callable[..., Judged]], Metric]:
+def metric(name: str, source: str) -> Callable[[Callable[..., Graded]], Metric]:
     """Make a function available as `METRICS[name]`."""
 
-    def register(function: Callable[..., Judged]) -> Metric:
+    def register(function: Callable[..., Graded]) -> Metric:
         METRICS[name] = Metric(name, function, source)
         return METRICS[name]
 
