@@ -7,11 +7,11 @@ scores the same benchmark differently. The plain name is the benchmark's own def
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from harness.registry import Registered
 
 
 class Graded(NamedTuple):
@@ -50,18 +50,13 @@ class Metric:
         return self.function(response, answers, **about)
 
 
-METRICS: dict[str, Metric] = {}
+METRICS: Registered[Metric] = Registered("metrics")
 
 
 def metric(name: str, source: str) -> Callable[[Callable[..., Graded]], Metric]:
     """Make a function available as `METRICS[name]`."""
 
     def register(function: Callable[..., Graded]) -> Metric:
-        METRICS[name] = Metric(name, function, source)
-        return METRICS[name]
+        return METRICS.register(name)(Metric(name, function, source))
 
     return register
-
-
-for module in pkgutil.iter_modules(__path__):  # a metric is one file: nothing else has to name it
-    importlib.import_module(f"{__name__}.{module.name}")
