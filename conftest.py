@@ -385,3 +385,21 @@ def talkative(vlm: Any) -> Any:
         for parameter in vlm.connector.parameters():
             parameter.mul_(20)
     return vlm
+
+
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: str, **files: str) -> str:
+    """Packages on `sys.path` as pip would leave them: each keyword a module's text, offered by an entry point;
+    returns the package's name."""
+    name = f"offered_{tmp_path.name}".replace("-", "_")
+    package = tmp_path / name
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    for stem, text in files.items():
+        (package / f"{stem}.py").write_text(text)
+    about = tmp_path / f"{name}-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    offers = "".join(f"{stem} = {name}.{stem}\n" for stem in files)
+    (about / "entry_points.txt").write_text(f"[vlm_harness.{group}]\n{offers}")
+    monkeypatch.syspath_prepend(tmp_path)
+    return name

@@ -6,27 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from conftest import install
 from harness import registry
 from harness.schema import HarnessError
 
 HARNESS = Path(registry.__file__).parent
-
-
-def install(tmp_path, monkeypatch, group, **files):
-    """Packages on `sys.path` as pip would leave them: each keyword a module's text, offered by an entry point."""
-    name = f"offered_{tmp_path.name}".replace("-", "_")
-    package = tmp_path / name
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    for stem, text in files.items():
-        (package / f"{stem}.py").write_text(text)
-    about = tmp_path / f"{name}-1.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    offers = "".join(f"{stem} = {name}.{stem}\n" for stem in files)
-    (about / "entry_points.txt").write_text(f"[vlm_harness.{group}]\n{offers}")
-    monkeypatch.syspath_prepend(tmp_path)
-    return name
 
 
 @pytest.mark.parametrize("folder", ["metrics", "models.connectors", "models.fusions"])

@@ -5,9 +5,9 @@ import json
 import pandas as pd
 import pytest
 
-from conftest import make_evaluation
+from conftest import install, make_evaluation
 from harness.schema import Answer, HarnessError
-from harness.suites.submissions import write_submission
+from harness.suites.submissions import formats, write_submission
 
 
 def evaluation_of(form, *answers):
@@ -72,7 +72,7 @@ def test_a_format_that_numbers_its_questions_says_which_has_no_number(name, tmp_
 def test_what_a_submission_needs_and_the_record_lacks_is_named(tmp_path):
     with pytest.raises(HarnessError, match="question 3: its record has no question"):
         write_submission(evaluation_of("llava_bench", answer("3", "a")), "m", tmp_path)
-    with pytest.raises(HarnessError, match="no form 'fax'; there are: mm_vet, llava_bench, mmbench"):
+    with pytest.raises(HarnessError, match="no form 'fax'; there are: llava_bench, mm_vet, mmbench"):
         write_submission(evaluation_of("fax", answer("3", "a")), "m", tmp_path)
 
 
@@ -80,3 +80,16 @@ def test_a_workbook_takes_answers_with_control_characters(tmp_path):
     pytest.importorskip("openpyxl")
     path = write_submission(evaluation_of("mmbench", answer("14", "B\x1b[31m\x00", question="a\x07?")), "m", tmp_path)
     assert pd.read_excel(path).to_numpy().tolist() == [[14, "a?", "B[31m"]]
+
+
+def test_a_format_of_an_installed_package_is_one_module(tmp_path, monkeypatch):
+    text = 'ENDING = "txt"\n\n\ndef write(answers, model, path):\n    path.write_text(f"{model}: {len(answers)}")\n'
+    install(tmp_path, monkeypatch, "submissions", plain=text)
+    assert "plain" in formats()
+    path = write_submission(evaluation_of("plain", answer("3", "a")), "m", tmp_path / "out")
+    assert (path.name, path.read_text()) == ("plain-m.txt", "m: 1")
+
+
+def test_a_record_names_a_format_and_never_a_module(tmp_path):
+    with pytest.raises(HarnessError, match=r"no form 'harness\.suites\.submissions\.mm_vet'"):
+        write_submission(evaluation_of("harness.suites.submissions.mm_vet", answer("3", "a")), "m", tmp_path)

@@ -19,7 +19,7 @@ from harness.metrics import METRICS
 from harness.schema import DRAWN, HarnessError, Source, Suite, fingerprint, first_fault, unknown
 from harness.storage.intake import read_yaml
 from harness.suites.local import content_of, is_local
-from harness.suites.submissions import ENDINGS
+from harness.suites.submissions import formats
 
 FOLDER = Path(sweeps.__file__).parent / "suite"
 
@@ -84,8 +84,8 @@ def suite_of(task: dict[str, Any], path: Path, data: str = "") -> Suite:
     about, generation = _part(task, "metadata", path), _part(task, "generation_kwargs", path)
     metrics = _metrics(task, path)
     submission = str(about.get("submission", ""))
-    if submission and submission not in ENDINGS:
-        raise HarnessError(f"{path}: no submission format {submission!r}; there are: {', '.join(sorted(ENDINGS))}")
+    if submission and submission not in formats():
+        raise HarnessError(f"{path}: no submission format {submission!r}; there are: {', '.join(formats())}")
     if submission and metrics == [EXTERNALLY_GRADED]:
         metrics = [""]
     elif unregistered := [metric for metric in metrics if metric not in METRICS]:
