@@ -11,6 +11,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -20,6 +21,7 @@ os.environ.setdefault("VLM_HARNESS_LOCK", str(Path(tempfile.gettempdir()) / f"vl
 
 from harness.analysis.composition import Result
 from harness.configuration import compose
+from harness.report.content import Report
 from harness.schema import (
     STAGES_OF,
     Answer,
@@ -46,6 +48,7 @@ from harness.schema import (
     component_key,
     question_key,
 )
+from harness.storage import store
 from harness.timing.worker import Worker
 
 
@@ -403,3 +406,9 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: str, **files
     (about / "entry_points.txt").write_text(f"[vlm_harness.{group}]\n{offers}")
     monkeypatch.syspath_prepend(tmp_path)
     return name
+
+
+def make_report(table: pd.DataFrame | None = None, **parts: Any) -> Report:
+    """A report of a sweep called `any` with this table and these other parts."""
+    manifest = store.make_manifest("any", "Any", [], "command")
+    return Report(manifest, pd.DataFrame() if table is None else table, **parts)

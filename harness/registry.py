@@ -27,6 +27,8 @@ from harness.schema import HarnessError, unknown
 
 GROUP = "vlm_harness"
 """Entry points of the group `vlm_harness.figures` add to the folder of figures."""
+LAST = 1000
+"""The place of a module without `ORDER`."""
 
 T = TypeVar("T")
 
@@ -74,6 +76,18 @@ def find(folder: str, name: str) -> Any:
 def every(folder: str) -> dict[str, ModuleType]:
     """All modules of a folder by name, imported."""
     return {name: _load(folder, name, module) for name, module in modules(folder).items()}
+
+
+def ordered(folder: str, needed: str) -> list[ModuleType]:
+    """All modules of a folder, each with the function `needed`, in the order of their numbers `ORDER`, then of names.
+
+    Raises `HarnessError` for a module without that function. One without a number stands last.
+    """
+    found = every(folder)
+    for name, module in found.items():
+        if not callable(getattr(module, needed, None)):
+            raise HarnessError(f"{_kind(folder)} {name}: {module.__name__} has no function {needed}")
+    return [found[name] for name in sorted(found, key=lambda name: (getattr(found[name], "ORDER", LAST), name))]
 
 
 class Registered(Mapping[str, T]):

@@ -17,7 +17,7 @@ from conftest import (
 )
 from harness.analysis.composition import Result, compose, counted
 from harness.analysis.table import table_of
-from harness.report.figures import provenance
+from harness.report.content import provenance
 from harness.report.page import checks
 from harness.report.tables import readable
 from harness.schema import Ceilings, Manifest, Memory, Work

@@ -4,19 +4,21 @@ import re
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
 from lxml import etree
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from conftest import ENCODER, LLM, make_evaluation, make_point, make_result
+from conftest import ENCODER, LLM, install, make_evaluation, make_point, make_report, make_result
 from harness.analysis.claims import Finding
 from harness.analysis.composition import Result
 from harness.analysis.table import table_of
-from harness.report import figures
-from harness.report.figures import COLOURS, FRONT, STAGE_COLOURS, STYLE, VERDICTS, draw_figures
-from harness.schema import Claim
+from harness.report.canvas import COLOURS, STYLE, Gallery, bars_text
+from harness.report.figures import accuracy, breakdown, claims, draw_figures, efficiency, frontier, latency
+from harness.report.figures.breakdown import STAGE_COLOURS
+from harness.report.figures.claims import VERDICTS
+from harness.report.figures.frontier import FRONT
+from harness.schema import Claim, HarnessError
 from harness.stats import Interval
 
 TITLES = ("$\\frac{", "$x$ & <b>\x00\x1b[31m", "_hidden", "W" * 300, "-->\ufffe<!--", "a\nb\r$")
@@ -65,7 +67,7 @@ def test_hostile_titles_and_suites_make_whole_svgs_and_safe_files_in_the_folder(
         results.append(Result(planned, result.measurements, evaluations))
     folder = tmp_path / "report"
     folder.mkdir()
-    drawn = draw_figures(table_of(results), folder)
+    drawn = draw_figures(make_report(table_of(results)), folder)
     assert [path for path in tmp_path.rglob("*") if path.parent != folder] == [folder]
     stems = [figure.stem for figure in drawn]
     assert len({stem.casefold() for stem in stems}) == len(stems) == 2 + len(names) + 1 + 3
@@ -79,7 +81,7 @@ def test_hostile_titles_and_suites_make_whole_svgs_and_safe_files_in_the_folder(
 @pytest.mark.parametrize("title", TITLES)
 def test_a_title_is_text_that_fits_and_not_mathematics(title, canvas, tmp_path):
     table = table_of([make_result(point(title, title)), make_result(point(title, title, 64))])
-    figures._breakdown(canvas, table, *figures._stages(table))
+    breakdown.paint(canvas, table, *breakdown.visible_stages(table))
     canvas.savefig(tmp_path / "a.svg")
     etree.fromstring((tmp_path / "a.svg").read_bytes())
     for text in panel(canvas).get_yticklabels():
@@ -89,7 +91,7 @@ def test_a_title_is_text_that_fits_and_not_mathematics(title, canvas, tmp_path):
 
 def test_the_frontier_stands_out_and_its_line_is_no_bar(canvas):
     table = grid()
-    figures._frontier(canvas, table, "accuracy", "mean accuracy", "ttft_model")
+    frontier.paint(canvas, table, "accuracy", "mean accuracy", "ttft_model")
     axes = panel(canvas)
     (band,) = [line for line in axes.lines if to_hex(line.get_color()).upper() == FRONT]
     bars = [bar for container in axes.containers for bar in container.lines[2]]
@@ -109,33 +111,16 @@ def test_no_frontier_is_drawn_where_all_its_intervals_overlap(canvas):
     table = table_of(
         make_result(point(resolution=side), (k + 1,) * 6, right=(9 + k, 9 + k)) for k, side in enumerate((64, 128))
     )
-    figures._frontier(canvas, table, "accuracy", "mean accuracy", "ttft_model")
+    frontier.paint(canvas, table, "accuracy", "mean accuracy", "ttft_model")
     assert not [line for line in panel(canvas).lines if to_hex(line.get_color()).upper() == FRONT]
-    said = figures._front_text(table, "accuracy", "ttft_model")
+    said = frontier.front_text(table, "accuracy", "ttft_model")
     assert said.startswith("The accuracy intervals of the 2 points that no other beats in both overlap")
-    assert "On the yellow band: 3 of 9 points" in figures._front_text(grid(), "accuracy", "ttft_model")
-
-
-def boxes(canvas, axes):
-    canvas.draw_without_rendering()
-    return [text.get_window_extent() for text in axes.texts]
-
-
-@pytest.mark.parametrize("count", [2, 40])
-def test_labels_do_not_cover_each_other(canvas, count):
-    axes = canvas.add_subplot()
-    places = [(str(100 + k), 1 + k % 7 / 50, 1 + k // 7 / 50) for k in range(count)]
-    axes.plot([0, 2], [0, 2])
-    figures._annotate(axes, places, [(x, y) for _, x, y in places])
-    found = boxes(canvas, axes)
-    assert 1 <= len(found) <= count
-    for k, one in enumerate(found):
-        assert not one.count_overlaps(found[k + 1 :])
+    assert "On the yellow band: 3 of 9 points" in frontier.front_text(grid(), "accuracy", "ttft_model")
 
 
 def test_accuracy_ends_where_the_data_end_and_guessing_is_drawn_only_where_it_is_known(canvas):
     table = grid().assign(shapes_guess=0.25)
-    figures._accuracy(canvas, table, ["doc_read", "shapes"])
+    accuracy.paint(canvas, table, ["doc_read", "shapes"])
     left, right = canvas.axes
     top = max(table["doc_read_high"].max(), table["shapes_high"].max())
     assert left.get_ylim() == pytest.approx((0, min(1.0, 1.06 * top)))
@@ -145,7 +130,7 @@ def test_accuracy_ends_where_the_data_end_and_guessing_is_drawn_only_where_it_is
 
 def test_latency_draws_an_encoder_once_and_prefill_against_visual_tokens(canvas):
     table = grid()
-    figures._latency(canvas, table)
+    latency.paint(canvas, table)
     left, right = canvas.axes
     assert [text.get_text() for text in left.get_legend().get_texts()] == ["one", "two"]
     assert [text.get_text() for text in right.get_legend().get_texts()] == ["m", "ll"]
@@ -166,7 +151,7 @@ def test_latency_draws_an_encoder_once_and_prefill_against_visual_tokens(canvas)
 
 
 def test_efficiency_has_lines_of_per_cent(canvas):
-    figures._efficiency(canvas, grid())
+    efficiency.paint(canvas, grid())
     texts = [text.get_text().strip() for text in panel(canvas).texts]
     assert "100%" in texts
     shares = [text for text in texts if re.fullmatch(r"\d+%", text)]
@@ -178,9 +163,9 @@ def test_breakdown_is_sorted_and_grouped_with_totals_and_without_invisible_stage
     table = grid()
     for name in ("tokenize", "tokenize_low", "tokenize_high"):
         table[name] = 1e-6
-    stages, rest = figures._stages(table)
+    stages, rest = breakdown.visible_stages(table)
     assert rest == ["tokenize"]
-    figures._breakdown(canvas, table, stages, rest)
+    breakdown.paint(canvas, table, stages, rest)
     axes = panel(canvas)
     texts = [text.get_text() for text in axes.texts]
     groups = [text for text in texts if " · " in text]
@@ -202,7 +187,7 @@ def finding(value, verdict, definition="ttft_paper", kind="ttft_ratio"):
 
 def test_claims_have_a_title_numbers_the_verdicts_colour_and_say_who_is_faster(canvas, tmp_path):
     shown = [finding(3.5, "holds"), finding(2.0, "differs", "ttft_user")]
-    figures._claims(canvas, shown)
+    claims.paint(canvas, [(one, one.value) for one in shown])
     axes = panel(canvas)
     texts = {text.get_text(): text.get_color() for text in axes.texts}
     assert texts["3.5x"] == VERDICTS["holds"]
@@ -210,23 +195,52 @@ def test_claims_have_a_title_numbers_the_verdicts_colour_and_say_who_is_faster(c
     assert "3x" in texts
     assert "candidate faster" in axes.get_xlabel()
     assert axes.get_xlim()[0] < 1 < axes.get_xlim()[1]
-    (drawn,) = figures.draw_claims(shown, pd.DataFrame(), tmp_path)
+    (drawn,) = draw_figures(make_report(findings=shown), tmp_path)
     assert "Right of 1 the candidate is faster. Bars: 95% intervals." in drawn.caption
     etree.fromstring((tmp_path / "claims.svg").read_bytes())
     with Image.open(tmp_path / "claims.png") as picture:
         assert picture.width > 1000
 
 
+MINE = """
+from harness.report.canvas import Figure
+
+
+def figures(report):
+    rows = report.timed
+    if not rows.empty:
+        yield Figure("mine", "Mine", "Points by number.", lambda canvas: canvas.add_subplot().plot(rows.index), rows)
+"""
+
+
+def test_a_figure_of_an_installed_package_is_drawn_after_ours(tmp_path, monkeypatch):
+    install(tmp_path, monkeypatch, "figures", mine=MINE)
+    folder = tmp_path / "report"
+    folder.mkdir()
+    drawn = draw_figures(make_report(grid()), folder)
+    assert [picture.stem for picture in drawn][-2:] == ["breakdown", "mine"]
+    assert drawn[-1].caption == "Points by number."
+    etree.fromstring((folder / "mine.svg").read_bytes())
+    assert draw_figures(make_report(), folder) == []
+
+
+def test_a_figure_without_a_function_is_refused_in_one_line(tmp_path, monkeypatch):
+    package = install(tmp_path, monkeypatch, "figures", mine="")
+    with pytest.raises(HarnessError, match=f"^figure mine: {package}.mine has no function figures$"):
+        draw_figures(make_report(), tmp_path)
+
+
+def test_a_numbered_figure_stands_where_its_number_says(tmp_path, monkeypatch):
+    install(tmp_path, monkeypatch, "figures", mine=f"ORDER = 15\n{MINE}")
+    monkeypatch.setattr(Gallery, "add", lambda gallery, figure: gallery.pictures.append(figure))
+    shown = [finding(3.5, "holds")]
+    stems = [figure.stem for figure in draw_figures(make_report(grid(), findings=shown), tmp_path)]
+    assert stems[:3] == ["claims", "mine", "frontier"]
+    assert stems[-4:] == ["accuracy", "latency", "efficiency", "breakdown"]
+
+
 def test_bars_are_named_only_where_there_are_any():
     one_block = table_of([make_result(scales=(1.0,), right=None)])
-    assert figures._bars(one_block, "ttft_user") == ""
-    assert figures._bars(grid(), "accuracy") == " Bars: 95% intervals."
-    assert "Bars" not in figures._front_text(one_block.assign(accuracy=0.5), "accuracy", "ttft_model")
-
-
-def test_a_picture_is_named_once_even_if_a_suite_is_called_like_another(tmp_path):
-    gallery = figures.Gallery(tmp_path)
-    for name in ("frontier-user", "frontier-user", "Frontier-User"):
-        gallery.add(name, name, "c", pd.DataFrame(), lambda canvas: canvas.add_subplot(), 2.0)
-    assert len({figure.stem.casefold() for figure in gallery.figures}) == 3
-    assert len(list(tmp_path.glob("*.png"))) == 3
+    assert bars_text(one_block, "ttft_user") == ""
+    assert bars_text(grid(), "accuracy") == " Bars: 95% intervals."
+    assert "Bars" not in frontier.front_text(one_block.assign(accuracy=0.5), "accuracy", "ttft_model")

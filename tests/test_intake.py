@@ -51,7 +51,7 @@ ALLOWED: dict[str, dict[str, str]] = {
     "storage/lock.py": {"os.fdopen": "writes the holder's name"},
     "configuration/command_line.py": {"os.open": "/dev/null, in place of a pipe that is closed"},
     "configuration/compose.py": {"read_text": "the comments of this project's own configuration"},
-    "report/figures.py": {"Image.open": "a picture that was drawn just now"},
+    "report/canvas.py": {"Image.open": "a picture that was drawn just now"},
     "report/page.py": {"read_bytes": "a picture that was drawn just now"},
     "models/hub.py": {
         "safe_open": "headers of safetensors, looked at in the child",

@@ -14,7 +14,8 @@ import pandas as pd
 
 from harness.analysis.claims import Finding, Verdict
 from harness.analysis.table import FRONTIER_TTFT, PUBLISHED, has_frontier
-from harness.report.figures import Figure, provenance
+from harness.report.canvas import Picture
+from harness.report.content import provenance
 from harness.report.tables import (
     claimed,
     deviation,
@@ -161,7 +162,7 @@ def _several(table: pd.DataFrame) -> str:
     )
 
 
-def _embedded(figure: Figure, folder: Path) -> dict[str, str]:
+def _embedded(figure: Picture, folder: Path) -> dict[str, str]:
     """A picture as a data URI, so that the page is whole without its folder."""
     content = base64.b64encode((folder / f"{figure.stem}.png").read_bytes()).decode()
     return {"caption": figure.caption, "uri": f"data:image/png;base64,{content}", "stem": figure.stem}
@@ -180,7 +181,7 @@ def write_page(
     manifest: Manifest,
     table: pd.DataFrame,
     scores: pd.DataFrame,
-    figures: list[Figure],
+    figures: list[Picture],
     folder: Path,
     findings: Sequence[Finding] = (),
     ranks: pd.DataFrame | None = None,

@@ -14,7 +14,8 @@ from harness.analysis.claims import find, ranking
 from harness.analysis.composition import Result, load_results
 from harness.analysis.published import encoder_latencies, with_published
 from harness.analysis.table import blind_like, frontier_of, scores_of, table_of
-from harness.report.figures import draw_claims, draw_figures
+from harness.report.content import Report
+from harness.report.figures import draw_figures
 from harness.report.page import write_page
 from harness.report.tables import write_claims, write_tables
 from harness.schema import Entry, HarnessError, Manifest
@@ -62,7 +63,8 @@ def write_report(results: Path, sweep: str, reports: Path) -> tuple[Path, list[R
     findings = find(manifest.claims, points, results)
     ranks = ranking(points) if findings else pd.DataFrame()
     write_claims(findings, ranks, folder)
-    figures = draw_claims(findings, table, folder) + draw_figures(table, folder)
+    report = Report(manifest, table, scores, findings, ranks, latencies, remarks, points)
+    figures = draw_figures(report, folder)
     write_page(manifest, table, scores, figures, folder, findings, ranks, latencies, remarks)
     return folder, points
 
