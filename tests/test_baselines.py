@@ -21,7 +21,9 @@ from harness.models.hub import load_hub
 from harness.models.preprocess import decode_image, pixel_tensor
 from harness.models.vlm import load_vlm
 from harness.progress import Progress
-from harness.report.tables import NOT_SEEN, against, readable, readable_scores, score
+from harness.report.cells import NOT_SEEN, against, score
+from harness.report.sections.points import readable
+from harness.report.sections.scores import readable_scores
 from harness.report.write import write_report
 from harness.schema import Answer, Prior, question_key
 from harness.stats import Difference

@@ -10,7 +10,7 @@ from harness.analysis.claims import claims_of, find, make_claim, ranking, read_c
 from harness.analysis.composition import Result
 from harness.analysis.published import HERE
 from harness.configuration.compose import cell_of, compose_all
-from harness.report.tables import readable_ranks
+from harness.report.sections.rankings import readable_ranks
 from harness.report.write import write_report
 from harness.schema import HarnessError, System
 from harness.storage import store

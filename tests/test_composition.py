@@ -18,8 +18,8 @@ from conftest import (
 from harness.analysis.composition import Result, compose, counted
 from harness.analysis.table import table_of
 from harness.report.content import provenance
-from harness.report.page import checks
-from harness.report.tables import readable
+from harness.report.sections.checks import checks
+from harness.report.sections.points import readable
 from harness.schema import Ceilings, Manifest, Memory, Work
 
 MEDIAN = 1.035e-3  # passes 1 to 6 count: the median of 1.01 to 1.06 ms

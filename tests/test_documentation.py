@@ -35,8 +35,10 @@ from PIL import Image
 
 import harness
 from benchmarks.checkpoints import KINDS
+from conftest import install, make_report, make_result
 from harness import api, sweep
 from harness.analysis import claims
+from harness.analysis.table import table_of
 from harness.configuration import command_line
 from harness.configuration.compose import ROOT as SWEEPS
 from harness.configuration.compose import compose_all, keys_of, options
@@ -46,6 +48,8 @@ from harness.models.vlm import SHIPPED
 from harness.report.__main__ import DEFAULTS as REPORT_DEFAULTS
 from harness.report.__main__ import main as report
 from harness.report.__main__ import parse as parse_report
+from harness.report.figures import draw_figures
+from harness.report.sections import sections_of
 from harness.schema import STAGES, TTFTS, HarnessError, Status, Work, modules_of
 from harness.stats import Verdict
 from harness.storage.lock import Held
@@ -105,7 +109,7 @@ def fences_of(text: str, page: Path) -> Iterator[Fence]:
 def faults(fence: Fence) -> list[str]:
     """What is wrong with a fence's info string."""
     found = []
-    if not re.fullmatch(r"bash|python|yaml|text", fence.language):
+    if not re.fullmatch(r"bash|python|yaml|toml|text", fence.language):
         found.append(f"the first word is {fence.language!r} and not a language")
     if fence.mark not in MARKS:
         found.append(f"the mark is {fence.mark!r}; one of {', '.join(MARKS)} is expected")
@@ -522,6 +526,8 @@ OTHERS = {
     "nn.Module": "torch's class",
     "~/.cache": "a folder of the user's",
     "--include_path sweeps/suite": "lm-eval's option; its folder is checked with the commands",
+    "vlm_harness.FOLDER": "a group of entry points, which tests/test_registry.py installs",
+    **dict.fromkeys(("ORDER", "figures", "section"), "what a module of the report's folders has"),
     "import harness": "Python; the notebook's block runs it",
     'harness.load("resolution", "docs/showcase")': "Python; tests/test_api.py opens a report so",
 }
@@ -644,6 +650,25 @@ def test_links_lead_somewhere(page, link):
         assert heading in {re.sub(r"[^\w -]", "", head).lower().replace(" ", "-") for head in heads}
 
 
+def test_figures_and_sections_of_ones_own_are_on_the_page(tmp_path, monkeypatch):
+    page = ROOT / "docs" / "architecture.md"
+    files = {
+        f.text.splitlines()[0].rpartition("/")[2][:-3]: f.text for f in FENCES if f.page == page and f.mark == "file"
+    }
+    (offers,) = (tomllib.loads(f.text)["project"]["entry-points"] for f in FENCES if f.language == "toml")
+    assert {name: value for offer in offers.values() for name, value in offer.items()} == {
+        name: f"my_package.{name}" for name in files
+    }
+    for group, offer in offers.items():
+        folder = group.removeprefix("vlm_harness.")
+        (tmp_path / folder).mkdir()
+        install(tmp_path / folder, monkeypatch, folder, **{name: files[name] for name in offer})
+    made = make_report(table_of([make_result()]))
+    assert draw_figures(made, tmp_path)[-1].caption == "Share of encoding in ttft_user."
+    titles = [section.title for section in sections_of(made)[1]]
+    assert titles.index("All points") < titles.index("The slowest points") < titles.index("Words")
+
+
 def test_the_layout_names_every_module_and_nothing_else():
     (text,) = (f.text for f in FENCES if f.language == "text" and "harness/" in f.text)
     named, package = set(), ""
@@ -653,8 +678,10 @@ def test_the_layout_names_every_module_and_nothing_else():
         assert (ROOT / whole).exists() or whole in ("results/", "reports/"), whole
         named.add(whole.rstrip("/"))
     # Module by module; of other folders the folder.
-    explained = ("analysis", "configuration", "evaluate", "storage", "timing")
+    explained = ("analysis", "configuration", "evaluate", "report", "storage", "timing")
     folders = [ROOT / "harness", *(ROOT / "harness" / folder for folder in explained)]
-    found = (path for folder in folders for path in folder.iterdir() if not path.name.startswith("__"))
+    found = (
+        path for folder in folders for path in folder.iterdir() if path.suffix != ".html" and path.name[:2] != "__"
+    )
     modules = {str(path.relative_to(ROOT)) for path in found}
     assert modules <= named

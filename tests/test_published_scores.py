@@ -6,7 +6,7 @@ import pytest
 from conftest import ENCODER, LLM, make_point, make_result
 from harness.analysis.published import HERE, encoder_latencies, read_scores, with_published
 from harness.analysis.table import table_of
-from harness.report.tables import readable
+from harness.report.sections.points import readable
 from harness.report.write import write_report
 from harness.schema import Connector, HarnessError, Measurement, System
 from harness.storage import store

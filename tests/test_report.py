@@ -14,12 +14,12 @@ import pytest
 
 from conftest import (
     ENCODER,
-    LLM,
     MACHINE,
     failed_measurement,
     make_evaluation,
     make_measurement,
     make_point,
+    make_report,
     make_result,
 )
 from harness.analysis.claims import Finding
@@ -27,8 +27,10 @@ from harness.analysis.composition import Result, load_results
 from harness.analysis.table import scores_of, table_of
 from harness.report import write_report
 from harness.report.__main__ import DEFAULTS, main, parse
-from harness.report.page import checks, notes_of, verdict
-from harness.report.tables import blocks, deviation, percentile, readable
+from harness.report.cells import blocks, deviation, percentile
+from harness.report.page import verdict
+from harness.report.sections.checks import checks
+from harness.report.sections.points import readable
 from harness.schema import HarnessError, Samples
 from harness.storage import store
 
@@ -228,59 +230,6 @@ def test_the_verdict_says_what_was_found_and_claims_nothing_more():
     )
 
 
-def rough(result, **marks):
-    """Measurements of which these kinds have every pass after warm-up marked."""
-    measurements = dict(result.measurements)
-    for kind, mark in marks.items():
-        measurements[kind] = {
-            block: measurement.model_copy(
-                update={"samples": measurement.samples.model_copy(update={"marks": ("", *mark)})}
-            )
-            for block, measurement in result.measurements[kind].items()
-        }
-    return Result(result.planned, measurements, result.evaluations)
-
-
-def test_what_is_said_of_marked_passes_is_what_is_done_with_them():
-    every, some = ("x",) * 6, ("", "", "", "", "", "x")
-    all_marked = rough(make_result(), encoder=every, connector=every, llm=every)
-    said = [text for text in checks(table_of([all_marked])) if "marked" in text]
-    assert said == [
-        "100.0% of a point's passes (mean over points) are marked as disturbed; "
-        "no other is left, so that all of them count"
-    ]
-    (text,) = [text for text in checks(table_of([rough(make_result(), encoder=some)])) if "marked" in text]
-    assert text.startswith(
-        "5.6% of a point's passes (mean over points) are marked as disturbed; medians leave marked passes out"
-    )
-    assert "no pass was marked as disturbed" in checks(table_of([make_result()]))
-
-
-def test_one_encoder_with_two_values_on_a_page_is_explained():
-    def of(llm, disturbed):
-        wide = LLM.model_copy(update={"name": llm, "title": llm})
-        result = make_result(make_point(llm=wide), (1.0, 1.1, 1.2, 1.3, 1.4, 1.5))
-        blocks = {b: v.model_copy(update={"disturbed": b in disturbed}) for b, v in result.measurements["llm"].items()}
-        return Result(result.planned, {**result.measurements, "llm": blocks}, result.evaluations)
-
-    table = table_of([of("one", ()), of("two", (0, 1))])
-    assert table["encode"].nunique() == 2
-    (said,) = [text for text in checks(table) if "more than one value" in text]
-    assert said.startswith(
-        "1 of 1 encoder at one input have more than one value in the table: the measurements are the same"
-    )
-    assert not [text for text in checks(table_of([of("one", ()), of("two", ())])) if "more than one value" in text]
-
-
-def test_a_note_that_is_the_same_for_many_points_is_said_once():
-    rows = [
-        {"no_accuracy": f"no accuracy: {name} have random weights here", "encoder": name, "llm": "l"} for name in "abc"
-    ]
-    rows += [{"no_accuracy": "no accuracy: d + l have random weights here", "encoder": "d", "llm": "l"}]
-    assert notes_of(pd.DataFrame(rows)) == ["4 points: no accuracy: these parts have random weights here"]
-    assert notes_of(pd.DataFrame(rows[:1])) == ["no accuracy: a have random weights here"]
-
-
 def changed(result, kind, **changes):
     """The first block's measurement of this kind with these fields."""
     blocks = dict(result.measurements[kind])
@@ -419,7 +368,7 @@ def test_whatever_a_record_holds_that_the_schema_takes_the_tables_are_made(tmp_p
     for seed in range(40):
         results = mutations(seed)
         table = table_of(results)
-        write_tables(table, scores_of(results), tmp_path)
+        write_tables(make_report(table, scores=scores_of(results)), tmp_path)
         assert len(table) == 2
         assert set(table.loc[table["status"] != "ok", "reason"].map(bool)) <= {True}
         verdict(table)

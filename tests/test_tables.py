@@ -5,11 +5,14 @@ import math
 import pandas as pd
 import pytest
 
-from conftest import LLM, make_evaluation, make_measurement, make_point, make_result
+from conftest import LLM, make_evaluation, make_measurement, make_point, make_report, make_result
 from harness.analysis.composition import Result
 from harness.analysis.published import with_published
 from harness.analysis.table import column_of, has_frontier, suites_of, table_of, told_apart
-from harness.report.tables import duration, readable, readable_scores, score, timed, told, write_tables
+from harness.report.cells import duration, score, timed, told
+from harness.report.sections.points import readable
+from harness.report.sections.scores import readable_scores
+from harness.report.tables import write_tables
 from harness.report.text import markdown
 
 
@@ -47,7 +50,7 @@ def test_a_suite_about_one_image_is_measured_in_the_table_and_in_the_markdown(tm
     cells = readable(table)
     assert cells["doc_read"].tolist() == ["0.500 (1 image: no error)"]
     assert cells["accuracy"].tolist() == ["0.650 (a suite of 1 image: no error)"]
-    write_tables(table, pd.DataFrame(), tmp_path)
+    write_tables(make_report(table), tmp_path)
     assert "published" not in (tmp_path / "table.md").read_text()
 
 

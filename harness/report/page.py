@@ -4,32 +4,24 @@ it."""
 from __future__ import annotations
 
 import base64
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import pandas as pd
+from markupsafe import Markup, escape
 
 from harness.analysis.claims import Finding, Verdict
-from harness.analysis.table import FRONTIER_TTFT, PUBLISHED, has_frontier
+from harness.analysis.table import FRONTIER_TTFT, has_frontier
 from harness.report.canvas import Picture
-from harness.report.content import provenance
-from harness.report.tables import (
-    claimed,
-    deviation,
-    readable,
-    readable_claims,
-    readable_latencies,
-    readable_ranks,
-    readable_scores,
-    score,
-    timed,
-    told,
-)
+from harness.report.cells import score, timed
+from harness.report.content import Report, provenance
+from harness.report.sections import sections_of
 from harness.report.text import number_of
-from harness.schema import Manifest, one_line
+from harness.schema import one_line
 
 
 def verdict(table: pd.DataFrame, findings: Sequence[Finding] = ()) -> str:
@@ -78,140 +70,38 @@ def _point(row: pd.Series[Any]) -> str:
     return f"{name}, {timed(row, FRONTIER_TTFT)}" + (f", accuracy {accuracy}" if accuracy != "–" else "")
 
 
-def notes_of(table: pd.DataFrame) -> list[str]:
-    """Why points have no accuracy; what is said of many points in the same words is said once, with their number."""
-    said: dict[str, list[str]] = {}
-    for row in table.to_dict("records"):
-        if why := row["no_accuracy"]:
-            names = [name for name in (f"{row['encoder']} + {row['llm']}", row["encoder"]) if f" {name} " in why]
-            said.setdefault(why.replace(f" {names[0]} ", " these parts ") if names else why, []).append(why)
-    return [
-        next(iter(whole)) if len(set(whole)) == 1 else f"{number_of(len(whole), 'point')}: {text}"
-        for text, whole in said.items()
-    ]
+def prose(text: str) -> Markup:
+    """A section's note as HTML: escaped, with `code` and **bold**."""
+    marked = re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text)))
+    return Markup(re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", marked))  # noqa: S704 - escaped above
 
 
-def checks(table: pd.DataFrame) -> list[str]:
-    """What was done to find out whether the numbers are true, in sentences."""
-    said = []
-    if "residual_ttft_model" in table.columns:
-        for _, row in table.dropna(subset=["residual_ttft_model"]).iterrows():
-            said.append(
-                f"{row['encoder_title']} {row['resolution']} px, {row['llm_title']}: composed ttft_model is "
-                f"{deviation(row, 'residual_ttft_model')} off the whole VLM measured directly; waiting between stages "
-                f"costs {timed(row, 'overlap')}"
-            )
-    sources = table["accuracy_source"].dropna() if "accuracy_source" in table.columns else pd.Series(dtype=str)
-    published = sources[sources.str.startswith(PUBLISHED)]
-    if not published.empty:
-        said.append(
-            f"accuracies are published ones, not measured here: {len(published)} of {number_of(len(table), 'point')} "
-            f"{'has' if len(published) == 1 else 'have'} one ({'; '.join(sorted(set(published)))})"
-        )
-    if "bend" in table.columns:
-        for _, row in table.dropna(subset=["bend"]).drop_duplicates(["llm_title", "visual_tokens"]).iterrows():
-            said.append(
-                f"{row['llm_title']} with {number_of(row['visual_tokens'], 'visual token')} did not have to fit into "
-                f"memory: {row['source'].partition('; ')[2]}; the depth between them is {deviation(row, 'bend')} off "
-                "the line"
-            )
-    if (text := _several(table)) and not table.empty:
-        said.append(text)
-    if "encode_effective_samples" in table.columns and not table.empty:
-        encoders = table.drop_duplicates(["encoder_title", "resolution"])  # points share them: each counts once
-        samples, worth = encoders["encode_samples"].sum(), encoders["encode_effective_samples"].sum()
-        said.append(
-            f"{number_of(round(samples), 'counted pass', 'counted passes')} of encoders "
-            f"{'is' if round(samples) == 1 else 'are'} worth {worth:.0f} independent ones (lag-1 autocorrelation "
-            f"{encoders['encode_lag1'].median():.2f} within a process); intervals are over processes"
-        )
-    if "marked" in table.columns and not table.empty:
-        said.append(_marked(table["marked"]))
-    return said
-
-
-def _marked(shares: pd.Series[float]) -> str:
-    """What was marked, and what the medians do with it."""
-    share, whole = shares.mean(), int((shares == 1).sum())
-    if not share:
-        return "no pass was marked as disturbed"
-    text = f"{share:.1%} of a point's passes (mean over points) are marked as disturbed; "
-    if whole == len(shares):
-        return text + "no other is left, so that all of them count"
-    more = f" ({number_of(whole, 'point')} of {len(shares)} with no other: there all of them count)" if whole else ""
-    return text + "medians leave marked passes out, and count all of a measurement that has no other" + more
-
-
-def _several(table: pd.DataFrame) -> str:
-    """Why one component may have several values; empty where each has one."""
-    found = []
-    for stage, what, noun in (
-        ("encode", ["encoder_title", "resolution"], "encoder"),
-        ("prefill", ["llm_title", "visual_tokens"], "LLM"),
-    ):
-        if stage in table.columns:
-            values = table.dropna(subset=[stage]).groupby(what)[stage].nunique()
-            if count := int((values > 1).sum()):
-                found.append(f"{count} of {number_of(len(values), noun)} at one input")
-    if not found:
-        return ""
-    return (
-        f"{' and '.join(found)} have more than one value in the table: the measurements are the same, but a point "
-        "leaves out the blocks in which any of its own components was disturbed, so that its median is over other "
-        "blocks than that of the next point"
-    )
-
-
-def _embedded(figure: Picture, folder: Path) -> dict[str, str]:
+def _embedded(picture: Picture, folder: Path) -> dict[str, str]:
     """A picture as a data URI, so that the page is whole without its folder."""
-    content = base64.b64encode((folder / f"{figure.stem}.png").read_bytes()).decode()
-    return {"caption": figure.caption, "uri": f"data:image/png;base64,{content}", "stem": figure.stem}
+    content = base64.b64encode((folder / f"{picture.stem}.png").read_bytes()).decode()
+    return {"caption": picture.caption, "uri": f"data:image/png;base64,{content}", "stem": picture.stem}
 
 
-def _folded(detail: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Scores suite by suite."""
-    return (
-        [(str(suite), part.drop(columns="suite")) for suite, part in detail.groupby("suite", sort=False)]
-        if len(detail)
-        else []
-    )
-
-
-def write_page(
-    manifest: Manifest,
-    table: pd.DataFrame,
-    scores: pd.DataFrame,
-    figures: list[Picture],
-    folder: Path,
-    findings: Sequence[Finding] = (),
-    ranks: pd.DataFrame | None = None,
-    latencies: pd.DataFrame | None = None,
-    remarks: Iterable[str] = (),
-) -> None:
-    """Write `index.html`; the pictures are in it. `remarks`: what a reader must know beside what the table says."""
+def write_page(report: Report, pictures: Sequence[Picture], folder: Path) -> None:
+    """Write `index.html`; the pictures, which lie in `folder`, are in it."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    timed_rows = table.dropna(subset=["ttft_user"]) if "ttft_user" in table.columns else table.iloc[:0]
+    environment.filters["prose"] = prose
+    manifest, rows = report.manifest, report.timed
+    above, below = sections_of(report)
     page = environment.get_template("page.html").render(
         title=one_line(manifest.title),
         command=one_line(manifest.command, 2000),
         started=one_line(manifest.started),
-        verdict=verdict(table, findings),
-        missing=len(manifest.points) - len(table),
-        provenance=provenance(timed_rows) if not timed_rows.empty else "nothing was measured",
-        figures=[_embedded(figure, folder) for figure in figures],
-        notes=[*(notes_of(table) if not table.empty else []), *remarks],
-        disturbed=int(timed_rows["disturbed"].sum()) if not timed_rows.empty else 0,
-        timed=len(timed_rows),
-        checks=checks(timed_rows),
-        points=told(readable(table)) if not table.empty else table,
-        claims=readable_claims(findings),
-        ranks=readable_ranks(pd.DataFrame() if ranks is None else ranks),
-        series=readable_latencies(pd.DataFrame() if latencies is None else latencies),
-        scores=_folded(readable_scores(scores)),
-        fronts=["front" if best else "" for best in claimed(table)],
-        failures=table[table["status"] != "ok"].to_dict("records") if not table.empty else [],
+        verdict=verdict(report.table, report.findings),
+        provenance=provenance(rows) if not rows.empty else "nothing was measured",
+        disturbed=int(rows["disturbed"].sum()) if not rows.empty else 0,
+        timed=len(rows),
+        missing=len(manifest.points) - len(report.table),
+        above=above,
+        pictures=[_embedded(picture, folder) for picture in pictures],
+        below=below,
         number_of=number_of,
     )
     (folder / "index.html").write_text(page, encoding="utf-8")

@@ -17,7 +17,7 @@ from harness.analysis.table import blind_like, frontier_of, scores_of, table_of
 from harness.report.content import Report
 from harness.report.figures import draw_figures
 from harness.report.page import write_page
-from harness.report.tables import write_claims, write_tables
+from harness.report.tables import write_tables
 from harness.schema import Entry, HarnessError, Manifest
 from harness.storage import store
 from harness.suites.submissions import write_submission
@@ -59,13 +59,11 @@ def write_report(results: Path, sweep: str, reports: Path) -> tuple[Path, list[R
         old.unlink()  # a picture of an earlier run must not stand beside this one's numbers
     scores = scores_of(points)
     remarks += [said.replace("`", "") for said in blind_like(scores)]
-    write_tables(table, scores, folder)
     findings = find(manifest.claims, points, results)
     ranks = ranking(points) if findings else pd.DataFrame()
-    write_claims(findings, ranks, folder)
     report = Report(manifest, table, scores, findings, ranks, latencies, remarks, points)
-    figures = draw_figures(report, folder)
-    write_page(manifest, table, scores, figures, folder, findings, ranks, latencies, remarks)
+    write_tables(report, folder)
+    write_page(report, draw_figures(report, folder), folder)
     return folder, points
 
 
