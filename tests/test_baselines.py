@@ -414,7 +414,7 @@ def test_a_blind_run_that_fails_is_a_record_with_its_reason_and_no_number(tmp_pa
     assert "shapes_blind_like" not in row
     assert NOT_SEEN not in score(row, "shapes")
     cells = readable_scores(scores_of([result]))
-    assert "timeout: blind run: no sign of life for 12 s" in cells["figure"].tolist()
+    assert "timeout: blind run: no sign of life for 12 s" in cells["statistic"].tolist()
     assert blind_like(scores_of([result])) == []
 
 
@@ -495,7 +495,7 @@ def test_a_report_shows_the_baselines_and_is_made_again_from_itself(tmp_path):
     assert all(set(point.blind) == {"doc_read", "shapes"} for point in points)
     page = (folder / "index.html").read_text()
     assert "1 of 2 points answer doc_read no better than blind" in page
-    assert "Ticks: the same model, shown grey images. Hollow: within the error of that (2 of 4)." in page
+    assert "Ticks: the same model shown grey images. Hollow: within the error of the blind run (2 of 4)." in page
     assert NOT_SEEN in (folder / "table.md").read_text()
     scores = pd.read_csv(folder / "scores.csv")
     assert scores["majority_answer"].tolist() == ["yes"] * 4

@@ -235,4 +235,4 @@ def test_a_table_and_a_page_call_extrapolated_what_is():
     assert cells["prefill ms"].endswith("extrapolated")
     assert cells["ttft_model ms"].endswith("extrapolated")
     assert not cells["encode ms"].endswith("extrapolated")
-    assert any("to 28 layers; the depth between them is +0.0%" in said for said in checks(table_of([extended()])))
+    assert any("to 28 layers; the depth in between is +0.0%" in said for said in checks(table_of([extended()])))

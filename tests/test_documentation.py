@@ -666,7 +666,7 @@ def test_figures_and_sections_of_ones_own_are_on_the_page(tmp_path, monkeypatch)
     made = make_report(table_of([make_result()]))
     assert draw_figures(made, tmp_path)[-1].caption == "Share of encoding in ttft_user."
     titles = [section.title for section in sections_of(made)[1]]
-    assert titles.index("All points") < titles.index("The slowest points") < titles.index("Words")
+    assert titles.index("All points") < titles.index("The slowest points") < titles.index("Glossary")
 
 
 def test_the_layout_names_every_module_and_nothing_else():

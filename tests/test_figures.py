@@ -114,8 +114,10 @@ def test_no_frontier_is_drawn_where_all_its_intervals_overlap(canvas):
     frontier.paint(canvas, table, "accuracy", "mean accuracy", "ttft_model")
     assert not [line for line in panel(canvas).lines if to_hex(line.get_color()).upper() == FRONT]
     said = frontier.front_text(table, "accuracy", "ttft_model")
-    assert said.startswith("The accuracy intervals of the 2 points that no other beats in both overlap")
-    assert "On the yellow band: 3 of 9 points" in frontier.front_text(grid(), "accuracy", "ttft_model")
+    assert said.startswith("The accuracy intervals of the 2 points that no other point beats in both overlap")
+    assert "Yellow band: the 3 of 9 points that no other point beats in both" in frontier.front_text(
+        grid(), "accuracy", "ttft_model"
+    )
 
 
 def test_accuracy_ends_where_the_data_end_and_guessing_is_drawn_only_where_it_is_known(canvas):
@@ -196,7 +198,7 @@ def test_claims_have_a_title_numbers_the_verdicts_colour_and_say_who_is_faster(c
     assert "candidate faster" in axes.get_xlabel()
     assert axes.get_xlim()[0] < 1 < axes.get_xlim()[1]
     (drawn,) = draw_figures(make_report(findings=shown), tmp_path)
-    assert "Right of 1 the candidate is faster. Bars: 95% intervals." in drawn.caption
+    assert "To the right of 1 the candidate is faster. Bars: 95% intervals." in drawn.caption
     etree.fromstring((tmp_path / "claims.svg").read_bytes())
     with Image.open(tmp_path / "claims.png") as picture:
         assert picture.width > 1000

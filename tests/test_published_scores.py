@@ -71,7 +71,7 @@ def test_a_report_says_that_its_accuracies_are_published(tmp_path):
     )
     folder, _ = write_report(tmp_path, "mine", tmp_path / "reports")
     page = (folder / "index.html").read_text()
-    assert "accuracies are published ones, not measured here" in page
+    assert "accuracies are published values, not measured here" in page
     assert "Published scores, not measured here" in page
     assert len(store.read_all(tmp_path, Measurement)) > 3
 

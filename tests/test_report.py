@@ -176,7 +176,7 @@ def test_a_page_is_one_file_with_a_verdict_on_top_and_scores_folded_by_suite(tmp
         assert kind == "data:image/png;base64"
         assert base64.b64decode(content).startswith(b"\x89PNG")
     assert not re.findall(r'(?:href|src)="(?!data:)', page)
-    assert re.findall(r"<summary>(.*?)</summary>", page) == ["doc_read: 4 figures", "shapes: 4 figures"]
+    assert re.findall(r"<summary>(.*?)</summary>", page) == ["doc_read: 4 statistics", "shapes: 4 statistics"]
     assert "width=device-width" in page
     columns = re.findall(r"<th>(.*?)</th>", page[page.index("All points") :])
     assert columns.index("accuracy") < 7
@@ -210,23 +210,19 @@ def test_the_verdict_says_what_was_found_and_claims_nothing_more():
         "2 of 4 points are on the frontier; fastest: encoder a at 64 px with micro Qwen2, 15.5"
     )
     alone = table_of([make_result()])
-    assert verdict(alone).startswith(
-        "1 of 1 point is on the frontier; the fastest is the most accurate; most accurate: "
-    )
+    assert verdict(alone).startswith("1 of 1 point is on the frontier; the fastest is also the most accurate: ")
     plain = verdict(table_of([make_result(right=None), make_result(make_point(resolution=64), (2.0,) * 6, right=None)]))
     assert plain.startswith(
         "2 points timed, without accuracy; fastest: micro FastViTHD at 128 px with micro Qwen2, 15.5 ms"
     )
     assert "accuracy " not in plain.partition("without accuracy")[2]
     close = [make_result(make_point(resolution=64 * k), (k,) * 6, right=(8 + k, 8 + k)) for k in (1, 2)]
-    assert verdict(table_of(close)).startswith(
-        "No frontier is claimed, because the intervals of its accuracies all overlap"
-    )
+    assert verdict(table_of(close)).startswith("No frontier is claimed, because all its accuracy intervals overlap")
     two = verdict(table_of([make_result(), elsewhere(make_result(), host="f" * 8)]))
-    assert two.startswith("2 of 2 points are on the frontier of 2 machines, each for itself")
+    assert two.startswith("2 of 2 points are on the frontier of their own machine (2 machines)")
     findings = [Finding(None, "", "", "", None, text) for text in ("holds", "holds", "differs", "undecided")]
     assert verdict(pd.DataFrame(), findings).startswith(
-        "Of 4 comparisons with a published claim 2 hold, 1 differs, 1 is undecided;"
+        "Of 4 comparisons with a published claim, 2 hold, 1 differs, 1 is undecided;"
     )
 
 

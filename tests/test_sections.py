@@ -39,17 +39,17 @@ def test_every_file_is_a_section_with_a_place():
 
 
 def test_a_section_that_has_nothing_to_say_is_not_there():
-    assert titles(make_report()) == ([], ["All points", "Words"])
+    assert titles(make_report()) == ([], ["All points", "Glossary"])
     results = [make_result(), failed("hung")]
     assert titles(make_report(table_of(results), scores=scores_of(results))) == (
-        ["A point that failed"],
-        ["Are these numbers true?", "All points", "All scores", "Words"],
+        ["Failed point"],
+        ["Can these numbers be trusted?", "All points", "All scores", "Glossary"],
     )
 
 
 def test_a_failed_point_has_its_reason_and_the_command_that_asks_it_again():
     section = failures(make_report(table_of([make_result(), failed("out of luck"), failed("hung")])))
-    assert section.title == "Points that failed"
+    assert section.title == "Failed points"
     assert section.rows["what happened"].tolist() == [
         "timeout: encoder, block 0: out of luck",
         "timeout: encoder, block 0: hung",
@@ -126,13 +126,10 @@ def test_what_is_said_of_marked_passes_is_what_is_done_with_them():
     all_marked = rough(make_result(), encoder=every, connector=every, llm=every)
     said = [text for text in checks(table_of([all_marked])) if "marked" in text]
     assert said == [
-        "100.0% of a point's passes (mean over points) are marked as disturbed; "
-        "no other is left, so that all of them count"
+        "on average, 100.0% of a point's passes are marked as disturbed; none is left unmarked, so all of them count"
     ]
     (text,) = [text for text in checks(table_of([rough(make_result(), encoder=some)])) if "marked" in text]
-    assert text.startswith(
-        "5.6% of a point's passes (mean over points) are marked as disturbed; medians leave marked passes out"
-    )
+    assert text.startswith("on average, 5.6% of a point's passes are marked as disturbed; medians leave them out")
     assert "no pass was marked as disturbed" in checks(table_of([make_result()]))
 
 
@@ -147,7 +144,7 @@ def test_one_encoder_with_two_values_on_a_page_is_explained():
     assert table["encode"].nunique() == 2
     (said,) = [text for text in checks(table) if "more than one value" in text]
     assert said.startswith(
-        "1 of 1 encoder at one input have more than one value in the table: the measurements are the same"
+        "1 of 1 encoder has more than one value for the same input in the table: the measurements are the same"
     )
     assert not [text for text in checks(table_of([of("one", ()), of("two", ())])) if "more than one value" in text]
 

@@ -272,7 +272,7 @@ def test_a_point_that_fails_is_a_record_and_exit_code_1(tmp_path):
     assert (bad.status, bad.samples) == ("error", None)
     assert {evaluation.status for evaluation in evaluations(tmp_path)} == {"error"}
     page = (tmp_path / "reports" / report_of(tmp_path) / "index.html").read_text()
-    assert "A point that failed" in page
+    assert "Failed point" in page
     good = Counter(measurement.component.kind for measurement in measurements(tmp_path) if measurement.status == "ok")
     assert good == {"encoder": 1, "connector": 1, "llm": 1}
 

@@ -154,5 +154,5 @@ def test_a_score_that_failed_is_a_row_with_its_reason():
     cells = readable_scores(
         scores_of([Result(result.planned, result.measurements, {**result.evaluations, "doc_read": empty})])
     )
-    assert cells["figure"].tolist() == ["timeout: no sign of life", "score"]
+    assert cells["statistic"].tolist() == ["timeout: no sign of life", "score"]
     assert "no sign of life" in markdown(cells)

@@ -16,15 +16,15 @@ PLACES = ("sweep", "results", "reports")
 USAGE = """\
 python -m harness.report [SWEEP [RESULTS [REPORTS]]] [KEY=VALUE ...]
 
-Makes the report of a sweep's last run again from its records; nothing is measured.
+Rebuilds the report of a sweep's last run from its records; nothing is measured.
 
-  sweep=NAME         a sweep that was run: the name of a file in RESULTS/sweeps (default: resolution)
-  results=FOLDER     where its records are (default: results), or a folder of reports: each holds its own
+  sweep=NAME         a sweep that has been run: the name of a file in RESULTS/sweeps (default: resolution)
+  results=FOLDER     where its records are (default: results), or a folder of reports: each contains its own records
   reports=FOLDER     where the report goes: into REPORTS/NAME (default: reports)
-  refresh=true       let it rest on what is newest in the store, and say what that changes; otherwise its numbers are
-                     those of the run, whatever was measured since
+  refresh=true       use the newest records in the store and list what that changes; otherwise the numbers are those of
+                     the run, whatever has been measured since
 
-What this project shows is made again from itself, or after a run, by
+The showcase of this project is rebuilt from its own records, or after a run, with
 
   python -m harness.report resolution results=docs/showcase reports=docs/showcase
   python -m harness.report resolution reports=docs/showcase

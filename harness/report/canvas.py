@@ -293,11 +293,11 @@ def beside_text(rows: pd.DataFrame, *names: str) -> str:
     there = {what for name in names for what in (*BASELINES, "blind") if f"{name}_{what}" in rows.columns}
     said = ""
     if lines := [text for what, (_, text) in BASELINES.items() if what in there]:
-        said += f" Lines: {' and '.join(lines)}."
+        said += f" Lines: {' and the '.join(lines)}."
     if "blind" in there:
         count = sum(int(as_blind(rows, name).sum()) for name in names)
-        said += " Ticks: the same model, shown grey images."
-        said += f" Hollow: within the error of that ({count} of {len(rows) * len(names)})." if count else ""
+        said += " Ticks: the same model shown grey images."
+        said += f" Hollow: within the error of the blind run ({count} of {len(rows) * len(names)})." if count else ""
     return said
 
 

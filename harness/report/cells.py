@@ -59,7 +59,8 @@ def blocks(row: pd.Series[Any]) -> str:
     rough = round(row["disturbed_blocks"])
     if not rough:
         return f"{row['blocks']:.0f}"
-    return f"{row['blocks']:.0f}, {'rests on ' if row['disturbed'] else 'without '}{rough} disturbed"
+    which = f"rests on {rough} disturbed" if row["disturbed"] else f"{rough} disturbed left out"
+    return f"{row['blocks']:.0f} ({which})"
 
 
 def percentile(row: pd.Series[Any], name: str, scale: float = 1e3) -> str:

@@ -30,7 +30,7 @@ def verdict(table: pd.DataFrame, findings: Sequence[Finding] = ()) -> str:
     if findings:
         counts = Counter(finding.verdict for finding in findings)
         parts = ", ".join(f"{counts[name]} {SAID[name][counts[name] > 1]}" for name in SAID if counts[name])
-        said.append(f"of {number_of(len(findings), 'comparison')} with a published claim {parts}")
+        said.append(f"of {number_of(len(findings), 'comparison')} with a published claim, {parts}")
     good = table.dropna(subset=[FRONTIER_TTFT]) if FRONTIER_TTFT in table.columns else table.iloc[:0]
     good = good.sort_values(FRONTIER_TTFT) if len(good) else good
     front = good[good["on_frontier"]] if len(good) else good
@@ -40,16 +40,18 @@ def verdict(table: pd.DataFrame, findings: Sequence[Finding] = ()) -> str:
         said += [f"{number_of(len(good), 'point')} timed, without accuracy", f"fastest: {_point(good.iloc[0])}"]
         said += [f"slowest: {_point(good.iloc[-1])}"] if len(good) > 1 else []
     elif not has_frontier(good):
-        said.append("no frontier is claimed, because the intervals of its accuracies all overlap")
+        said.append("no frontier is claimed, because all its accuracy intervals overlap")
         said.append(f"fastest: {_point(front.iloc[0])}")
     else:
         known = number_of(int(good["accuracy"].notna().sum()), "point")
         machines = good["machine"].nunique()
-        each = f" of {machines} machines, each for itself" if machines > 1 else ""
-        said.append(f"{len(front)} of {known} {'is' if len(front) == 1 else 'are'} on the frontier{each}")
+        own = f" of their own machine ({machines} machines)" if machines > 1 else ""
+        said.append(f"{len(front)} of {known} {'is' if len(front) == 1 else 'are'} on the frontier{own}")
         best = front.sort_values("accuracy").iloc[-1]
-        both = ["the fastest is the most accurate"] if len(front) == 1 else [f"fastest: {_point(front.iloc[0])}"]
-        said += [*both, f"most accurate: {_point(best)}"]
+        if len(front) == 1:
+            said.append(f"the fastest is also the most accurate: {_point(best)}")
+        else:
+            said += [f"fastest: {_point(front.iloc[0])}", f"most accurate: {_point(best)}"]
     text = "; ".join(said)
     return f"{text[:1].upper()}{text[1:]}."
 

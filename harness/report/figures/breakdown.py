@@ -38,11 +38,11 @@ def figures(report: Report) -> Iterator[Figure]:
     if rows.empty:
         return
     shown, rest = visible_stages(rows)
-    merged = f" Never a hundredth of the longest bar, and drawn as other: {listed(rest)}." if rest else ""
+    merged = f" Stages below 1% of the longest bar are drawn together as other: {listed(rest)}." if rest else ""
     yield Figure(
         "breakdown",
         "Where the time to first token goes",
-        "Median of each stage, by encoder and LLM, the fastest first; numbers: ttft_user."
+        "Median of each stage, grouped by encoder and LLM, fastest first; numbers: ttft_user."
         f"{bars_text(rows, 'ttft_user')}{merged}",
         partial(paint, rows=rows, stages=shown, rest=rest),
         rows,

@@ -30,13 +30,17 @@ def figures(report: Report) -> Iterator[Figure]:
     shown = [(f, f.value) for f in report.findings if f.claim.kind in LATENCY and f.value is not None]
     if not shown:
         return
-    bars = " Bars: 95% intervals." if any(map(_bounded, shown)) else " One block: there are no intervals."
-    more = " Some are extrapolated from a few layers, see the table." if any(f.extrapolated for f, _ in shown) else ""
+    bars = " Bars: 95% intervals." if any(map(_bounded, shown)) else " One block, so there are no intervals."
+    more = (
+        " Some values are extrapolated from a few layers (see the table)."
+        if any(f.extrapolated for f, _ in shown)
+        else ""
+    )
     yield Figure(
         "claims",
-        "The article's claims about time to first token, here",
-        "How many times as fast the candidate is as its reference: what the article claims (diamonds) and what was "
-        f"measured here under both definitions, in the colour of the verdict. Right of 1 the candidate is faster."
+        "The article's claims about time to first token, measured here",
+        "How many times as fast as its reference the candidate is: as the article claims (diamonds) and as measured "
+        "here under both definitions, coloured by verdict. To the right of 1 the candidate is faster."
         f"{bars}{more}",
         partial(paint, shown=shown),
         report.timed,
@@ -104,7 +108,7 @@ def paint(canvas: Canvas, shown: Sequence[Known]) -> None:
     axes.set_xlabel("reference over candidate (right of 1: candidate faster →)", fontsize=9)
     handles: list[Any] = [Line2D([], [], color="black", marker="D", mfc="none", ls="", label="published")]
     handles += [
-        Line2D([], [], color="#444444", marker=m, ls="", label=f"{d}, here")
+        Line2D([], [], color="#444444", marker=m, ls="", label=f"{d}, measured here")
         for m, d in (("o", "ttft_paper"), ("s", "ttft_user"))
     ]
     said = {f.verdict for f, _ in shown}

@@ -26,11 +26,11 @@ def figures(report: Report) -> Iterator[Figure]:
         return
     yield Figure(
         "efficiency",
-        "How far from the limit of this device",
-        "Operations a second that each encoder (filled; small numbers: resolution in px) and each prefill (hollow; "
-        "small numbers: visual tokens) reached, against operations for each byte that must be moved. The black "
-        "line is what this device did in the same processes: a copy (slope) and a matrix product (level); the "
-        "grey ones are shares of it. A point far below is badly mapped to the device, not large.",
+        "How close to this device's roofline",
+        "Operations per second reached by each encoder (filled; small numbers: resolution in px) and each prefill "
+        "(hollow; small numbers: visual tokens), against operations per byte that must be moved. The black line is "
+        "what this device achieved in the same processes: a copy (slope) and a matrix product (plateau); the grey "
+        "lines are shares of it. A point far below the black line makes poor use of the device, whatever its size.",
         partial(paint, rows=rows),
         rows,
     )
@@ -69,8 +69,8 @@ def paint(canvas: Canvas, rows: pd.DataFrame) -> None:
         plain_ticks(axes.xaxis, x)
         plain_ticks(axes.yaxis, [*ends[:, 1], roof[-1]])
     axes.grid(visible=False)
-    axes.set_xlabel("operations for each byte of weights, inputs and outputs")
-    axes.set_ylabel("10⁹ operations a second")
+    axes.set_xlabel("operations per byte of weights, inputs and outputs")
+    axes.set_ylabel("10⁹ operations per second")
     handles = [Line2D([], [], color=c, marker="o", ls="", label=label(name, 30)) for name, c in colours.items()]
     for name, marker in markers.items():
         handles.append(

@@ -56,8 +56,8 @@ def figures(report: Report) -> Iterator[Figure]:
     yield frontier("frontier", title, f"{what} against time to first token.", scored, "accuracy", axis)
     yield frontier(
         "frontier-user",
-        f"{title}, as a person waits",
-        "The same against what a person waits for: with image decoding and resizing, tokenizing and sampling.",
+        f"{title}, for the user",
+        "The same against the time a user waits, which includes image decoding and resizing, tokenizing and sampling.",
         scored,
         "accuracy",
         axis,
@@ -88,17 +88,15 @@ def front_text(rows: pd.DataFrame, accuracy: str, ttft: str) -> str:
     count = int(frontier_of(rows, accuracy, ttft).sum())
     if not has_frontier(rows, accuracy, ttft):
         return (
-            f"The accuracy intervals of the {number_of(count, 'point')} that no other beats in both overlap: none is "
-            f"known to be more accurate than the fastest, and no frontier is drawn.{bars}"
+            f"The accuracy intervals of the {number_of(count, 'point')} that no other point beats in both overlap: "
+            f"none is known to be more accurate than the fastest, so no frontier is drawn.{bars}"
         )
-    machine = " of its machine" if rows["machine"].nunique() > 1 else ""
+    machine = " of the same machine" if rows["machine"].nunique() > 1 else ""
     apart = int(told_apart(rows, accuracy, ttft).sum())
-    more = ""
-    if apart < count:
-        more = f"; {apart} of them, with a black edge, are told apart by their accuracy intervals"
+    more = f"; the accuracy intervals of {apart} of them (black edge) do not overlap" if apart < count else ""
     return (
-        f"On the yellow band: {count} of {number_of(len(rows), 'point')}, which no other{machine} beats in both{more}; "
-        f"small numbers: input resolution in px.{bars}"
+        f"Yellow band: the {count} of {number_of(len(rows), 'point')} that no other point{machine} beats in both{more}."
+        f" Small numbers: input resolution in px.{bars}"
     )
 
 

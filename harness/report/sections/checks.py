@@ -19,7 +19,7 @@ def section(report: Report) -> Section | None:
     remarks = checks(report.timed)
     if not warnings and not remarks:
         return None
-    return Section("Are these numbers true?", warnings=warnings, remarks=remarks)
+    return Section("Can these numbers be trusted?", warnings=warnings, remarks=remarks)
 
 
 def notes_of(table: pd.DataFrame) -> list[str]:
@@ -41,7 +41,7 @@ def checks(table: pd.DataFrame) -> list[str]:
     if "residual_ttft_model" in table.columns:
         for _, row in table.dropna(subset=["residual_ttft_model"]).iterrows():
             said.append(
-                f"{row['encoder_title']} {row['resolution']} px, {row['llm_title']}: composed ttft_model is "
+                f"{row['encoder_title']} {row['resolution']} px, {row['llm_title']}: the composed ttft_model is "
                 f"{deviation(row, 'residual_ttft_model')} off the whole VLM measured directly; waiting between stages "
                 f"costs {timed(row, 'overlap')}"
             )
@@ -49,14 +49,14 @@ def checks(table: pd.DataFrame) -> list[str]:
     published = sources[sources.str.startswith(PUBLISHED)]
     if not published.empty:
         said.append(
-            f"accuracies are published ones, not measured here: {len(published)} of {number_of(len(table), 'point')} "
+            f"accuracies are published values, not measured here: {len(published)} of {number_of(len(table), 'point')} "
             f"{'has' if len(published) == 1 else 'have'} one ({'; '.join(sorted(set(published)))})"
         )
     if "bend" in table.columns:
         for _, row in table.dropna(subset=["bend"]).drop_duplicates(["llm_title", "visual_tokens"]).iterrows():
             said.append(
                 f"{row['llm_title']} with {number_of(row['visual_tokens'], 'visual token')} did not have to fit into "
-                f"memory: {row['source'].partition('; ')[2]}; the depth between them is {deviation(row, 'bend')} off "
+                f"memory: {row['source'].partition('; ')[2]}; the depth in between is {deviation(row, 'bend')} off "
                 "the line"
             )
     if (text := _several(table)) and not table.empty:
@@ -65,9 +65,9 @@ def checks(table: pd.DataFrame) -> list[str]:
         encoders = table.drop_duplicates(["encoder_title", "resolution"])  # points share them: each counts once
         samples, worth = encoders["encode_samples"].sum(), encoders["encode_effective_samples"].sum()
         said.append(
-            f"{number_of(round(samples), 'counted pass', 'counted passes')} of encoders "
+            f"{number_of(round(samples), 'counted encoder pass', 'counted encoder passes')} "
             f"{'is' if round(samples) == 1 else 'are'} worth {worth:.0f} independent ones (lag-1 autocorrelation "
-            f"{encoders['encode_lag1'].median():.2f} within a process); intervals are over processes"
+            f"{encoders['encode_lag1'].median():.2f} within a process); intervals are taken over processes"
         )
     if "marked" in table.columns and not table.empty:
         said.append(_marked(table["marked"]))
@@ -79,16 +79,16 @@ def _marked(shares: pd.Series[float]) -> str:
     share, whole = shares.mean(), int((shares == 1).sum())
     if not share:
         return "no pass was marked as disturbed"
-    text = f"{share:.1%} of a point's passes (mean over points) are marked as disturbed; "
+    text = f"on average, {share:.1%} of a point's passes are marked as disturbed; "
     if whole == len(shares):
-        return text + "no other is left, so that all of them count"
-    more = f" ({number_of(whole, 'point')} of {len(shares)} with no other: there all of them count)" if whole else ""
-    return text + "medians leave marked passes out, and count all of a measurement that has no other" + more
+        return text + "none is left unmarked, so all of them count"
+    more = f" ({number_of(whole, 'point')} of {len(shares)})" if whole else ""
+    return text + f"medians leave them out, except where a measurement has no others: there all of them count{more}"
 
 
 def _several(table: pd.DataFrame) -> str:
     """Why one component may have several values; empty where each has one."""
-    found = []
+    found, several = [], 0
     for stage, what, noun in (
         ("encode", ["encoder_title", "resolution"], "encoder"),
         ("prefill", ["llm_title", "visual_tokens"], "LLM"),
@@ -96,11 +96,12 @@ def _several(table: pd.DataFrame) -> str:
         if stage in table.columns:
             values = table.dropna(subset=[stage]).groupby(what)[stage].nunique()
             if count := int((values > 1).sum()):
-                found.append(f"{count} of {number_of(len(values), noun)} at one input")
+                found.append(f"{count} of {number_of(len(values), noun)}")
+                several += count
     if not found:
         return ""
     return (
-        f"{' and '.join(found)} have more than one value in the table: the measurements are the same, but a point "
-        "leaves out the blocks in which any of its own components was disturbed, so that its median is over other "
-        "blocks than that of the next point"
+        f"{' and '.join(found)} {'has' if several == 1 else 'have'} more than one value for the same input in the "
+        "table: the measurements are the same, but each point leaves out the blocks in which one of its own components "
+        "was disturbed, so the medians are taken over different blocks"
     )

@@ -21,10 +21,11 @@ def section(report: Report) -> Section | None:
     rows = readable_claims(report.findings)
     note = (
         "Published values are ratios on an Apple M1 Max (`results/published/`); values here are ratios on this device, "
-        "block by block, with 95% intervals. A claim holds if its value here reaches the published one to its "
-        "rounding, and differs if not even the upper end of the interval does. Counts are exact."
+        "block by block, with 95% intervals. A claim holds if the value measured here reaches the published one, to "
+        "the precision in which that was printed, and differs if even the upper end of the interval falls short of it. "
+        "Counts are exact."
     )
-    return Section("The claims, here", note, rows, marks=rows["verdict"].tolist(), look="wrap")
+    return Section("Published claims, measured here", note, rows, marks=rows["verdict"].tolist(), look="wrap")
 
 
 def readable_claims(findings: Iterable[Finding]) -> pd.DataFrame:
@@ -48,7 +49,7 @@ def readable_claims(findings: Iterable[Finding]) -> pd.DataFrame:
                 "reference": finding.reference or "–",
                 "candidate": finding.candidate or "–",
                 "definition": finding.definition,
-                "here": here,
+                "measured here": here,
                 "device": finding.device or "–",
                 "verdict": finding.verdict,
                 "why": finding.why,

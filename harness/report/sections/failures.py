@@ -24,5 +24,5 @@ def section(report: Report) -> Section | None:
             for row in bad.to_dict("records")
         ]
     )
-    title = "A point that failed" if len(bad) == 1 else "Points that failed"
+    title = "Failed point" if len(bad) == 1 else "Failed points"
     return Section(title, rows=rows, look="wrap", marks=["differs"] * len(bad))

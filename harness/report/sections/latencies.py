@@ -15,8 +15,8 @@ def section(report: Report) -> Section | None:
     if report.latencies.empty:
         return None
     note = (
-        "From FastVLM's paper, another device and another runtime; where its tables contradict each other, both "
-        "series stand here."
+        "From FastVLM's paper, measured on another device with another runtime; where its tables contradict each "
+        "other, both series are shown."
     )
     return Section("Published latencies of the same encoders", note, readable_latencies(report.latencies))
 
@@ -30,11 +30,11 @@ def readable_latencies(latencies: pd.DataFrame) -> pd.DataFrame:
                 "px": str(row["resolution"]),
                 "published ms": f"{row['published'] * 1e3:.1f}",
                 "series": row["series"],
-                "on": row["device"],
+                "published on": row["device"],
                 "source": row["source"],
-                "here ms": f"{row['here'] * 1e3:.1f}",
-                "on this": row["here_device"],
-                "here over published": f"{row['here'] / row['published']:.1f}",
+                "measured here ms": f"{row['here'] * 1e3:.1f}",
+                "measured on": row["here_device"],
+                "measured / published": f"{row['here'] / row['published']:.1f}",
             }
             for row in latencies.to_dict("records")
         ]

@@ -17,9 +17,9 @@ def section(report: Report) -> Section:
     """One row for each point; those on the frontier are shaded."""
     note = (
         "Medians over blocks (fresh processes) with 95% intervals over blocks; accuracies with standard errors "
-        "clustered by image. Shaded: on the frontier of (ttft_model, mean accuracy). Beside each suite stands what "
-        "guessing, the majority answer of each kind of question and the blind run (the same model, grey images) "
-        "score; **as blind**: the score is within the error of its blind run. `table.csv` has every column in SI "
+        "clustered by image. Shaded: on the frontier of (ttft_model, mean accuracy). Next to each suite are the scores "
+        "of guessing, of the majority answer to each kind of question, and of the blind run (the same model shown grey "
+        "images); **as blind**: the score is within the error of its blind run. `table.csv` has every column in SI "
         "units, `measurements.jsonl` every raw sample, `evaluations.jsonl` every answer."
     )
     rows = told(readable(report.table)) if not report.table.empty else report.table
@@ -48,9 +48,9 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
                 for cell in ((suite, score(row, suite)), (f"{suite}: guess / majority / blind", against(row, suite)))
             ),
             f"encode {unit}": duration(row, "encode", scale),
-            "of limit": percent(row, "encode_efficiency"),
+            "encode, share of roofline": percent(row, "encode_efficiency"),
             f"prefill {unit}": duration(row, "prefill", scale),
-            "of its limit": percent(row, "prefill_efficiency"),
+            "prefill, share of roofline": percent(row, "prefill_efficiency"),
             f"ttft_paper {unit}": duration(row, "ttft_paper", scale),
             f"ttft_fused {unit}": duration(row, "ttft_fused", scale),
             "composed vs direct": deviation(row, "residual_ttft_model"),

@@ -16,8 +16,8 @@ def section(report: Report) -> Section | None:
     if report.ranks.empty:
         return None
     note = (
-        "From the fastest on. **ttft_paper** leaves out decoding and resizing, the connector, layers that fuse vision "
-        "within the LLM and the text of the prompt; a person waits for them as well."
+        "Fastest first. **ttft_paper** leaves out image decoding and resizing, the connector, layers that fuse vision "
+        "within the LLM, and the text of the prompt; a user waits for all of these as well."
     )
     return Section("Two definitions, two rankings", note, readable_ranks(report.ranks))
 
@@ -33,10 +33,10 @@ def readable_ranks(ranks: pd.DataFrame) -> pd.DataFrame:
             {
                 "point": row["point"],
                 f"ttft_paper {unit}": f"{row['ttft_paper'] * scale:.3g}{mark}",
-                "rank": str(row["rank_ttft_paper"]),
+                "rank by ttft_paper": str(row["rank_ttft_paper"]),
                 f"ttft_user {unit}": f"{row['ttft_user'] * scale:.3g}{mark}",
-                "its rank": str(row["rank_ttft_user"]) + (f" ({moved:+d})" if moved else ""),
-                "left out": f"{1 - row['ttft_paper'] / row['ttft_user']:.0%}",
+                "rank by ttft_user": str(row["rank_ttft_user"]) + (f" ({moved:+d})" if moved else ""),
+                "share left out": f"{1 - row['ttft_paper'] / row['ttft_user']:.0%}",
             }
         )
     return pd.DataFrame(rows)

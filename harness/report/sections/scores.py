@@ -16,12 +16,13 @@ def section(report: Report) -> Section | None:
     if report.scores.empty:
         return None
     note = (
-        "Errors by image take questions about one image as one cluster; the design effect is their squared ratio. "
-        "Intervals: Wilson's where scores are 0 or 1, Student's t otherwise, a cluster bootstrap for ratios. Unparsed "
-        "answers are counted and wrong, never guessed. **Protocol**: whose definition of the metric; without an @ the "
-        "benchmark's own. **Guess**: the mean over the answers that are possible. **Majority**: the one answer of each "
-        "kind that earns most on these very questions, an upper bound for constant answers. **Above blind**: score "
-        "minus that of the same model shown grey images, question by question, with an interval over images."
+        "Errors by image treat all questions about one image as one cluster; the design effect is the squared ratio of "
+        "both errors. Intervals: Wilson's where scores are 0 or 1, Student's t otherwise, a cluster bootstrap for "
+        "ratios. Unparsed answers count as wrong and are never guessed. **Protocol**: whose definition of the metric "
+        "was used; without an @ it is the benchmark's own. **Guess**: the mean over all possible answers. "
+        "**Majority**: for each kind of question, the one answer that earns most on these very questions, an upper "
+        "bound for constant answers. **Above blind**: the score minus that of the same model shown grey images, "
+        "question by question, with an interval over images."
     )
     return Section("All scores", note, readable_scores(report.scores), folded_by="suite")
 
@@ -38,7 +39,7 @@ def readable_scores(scores: pd.DataFrame) -> pd.DataFrame:
                 "point": row["point"],
                 "suite": row["suite"],
                 "part": "–" if failed else row["part"],
-                "figure": f"{row['status']}: {row['reason']}" if failed else row["what"].replace("_", " "),
+                "statistic": f"{row['status']}: {row['reason']}" if failed else row["what"].replace("_", " "),
                 "value": f"{row['value']:.3f}" if known else "–",
                 "95% interval": f"{row['low']:.3f}–{row['high']:.3f}" if known and not pd.isna(row["low"]) else "–",
                 "guess": share(row, "guess"),
