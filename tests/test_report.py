@@ -145,7 +145,7 @@ def test_report_of_points_without_accuracy_has_no_frontier_but_latency(tmp_path)
         assert (folder / f"{stem}.png").stat().st_size > 5000
     page = (folder / "index.html").read_text()
     assert "no accuracy: random" in page
-    assert "off the whole VLM measured directly" in page
+    assert "from the whole VLM measured directly" in page
 
 
 def test_report_of_failures_only_still_opens(tmp_path):
@@ -222,7 +222,7 @@ def test_the_verdict_says_what_was_found_and_claims_nothing_more():
     assert two.startswith("2 of 2 points are on the frontier of their own machine (2 machines)")
     findings = [Finding(None, "", "", "", None, text) for text in ("holds", "holds", "differs", "undecided")]
     assert verdict(pd.DataFrame(), findings).startswith(
-        "Of 4 comparisons with a published claim, 2 hold, 1 differs, 1 is undecided;"
+        "Of 4 comparisons with a published claim, 2 hold, 1 differs and 1 is undecided;"
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.report.text import cell, decimals, inert, label, markdown, number_of, quantity, unit_for, write_csv
+from harness.report.text import cell, decimals, inert, joined, label, markdown, number_of, quantity, unit_for, write_csv
 from harness.schema import file_stem, one_line
 
 HOSTILE = (
@@ -133,3 +133,10 @@ def test_times_are_seconds_from_ten_on():
     assert unit_for([0.001, 10.0, math.nan]) == ("s", 1.0)
     assert unit_for([]) == ("ms", 1e3)
     assert decimals(5000.0, 1000.0, 9000.0) == 0
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"), [([], ""), (["a"], "a"), (["a", "b"], "a and b"), (list("abc"), "a, b and c")]
+)
+def test_parts_of_a_sentence(parts, said):
+    assert joined([*parts]) == said

@@ -29,7 +29,7 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from harness.report.content import provenance
-from harness.report.text import label, number_of
+from harness.report.text import joined, label, number_of
 from harness.schema import file_stem, fingerprint
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
@@ -127,8 +127,7 @@ def listed(names: Sequence[str]) -> str:
     """Names in a sentence; many of them as a number."""
     if len(names) > 6:
         return number_of(len(names), "suite")
-    plain = [label(name, 30) for name in names]
-    return " and ".join(filter(None, [", ".join(plain[:-1]), *plain[-1:]]))
+    return joined([label(name, 30) for name in names])
 
 
 def bars_text(rows: pd.DataFrame, *names: str) -> str:

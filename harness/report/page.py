@@ -20,7 +20,7 @@ from harness.report.canvas import Picture
 from harness.report.cells import score, timed
 from harness.report.content import Report, provenance
 from harness.report.sections import sections_of
-from harness.report.text import number_of
+from harness.report.text import joined, number_of
 from harness.schema import one_line
 
 
@@ -29,7 +29,7 @@ def verdict(table: pd.DataFrame, findings: Sequence[Finding] = ()) -> str:
     said = []
     if findings:
         counts = Counter(finding.verdict for finding in findings)
-        parts = ", ".join(f"{counts[name]} {SAID[name][counts[name] > 1]}" for name in SAID if counts[name])
+        parts = joined([f"{counts[name]} {SAID[name][counts[name] > 1]}" for name in SAID if counts[name]])
         said.append(f"of {number_of(len(findings), 'comparison')} with a published claim, {parts}")
     good = table.dropna(subset=[FRONTIER_TTFT]) if FRONTIER_TTFT in table.columns else table.iloc[:0]
     good = good.sort_values(FRONTIER_TTFT) if len(good) else good

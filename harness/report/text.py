@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -25,6 +25,11 @@ TEN_SECONDS = 10.0
 def number_of(count: int, noun: str, plural: str = "") -> str:
     """So many of a thing: `1 point`, `3 points`."""
     return f"{count} {noun if count == 1 else plural or noun + 's'}"
+
+
+def joined(parts: Sequence[str]) -> str:
+    """Parts of a sentence: `a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
 
 
 def label(text: object, most: int = 40) -> str:

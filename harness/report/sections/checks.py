@@ -41,9 +41,9 @@ def checks(table: pd.DataFrame) -> list[str]:
     if "residual_ttft_model" in table.columns:
         for _, row in table.dropna(subset=["residual_ttft_model"]).iterrows():
             said.append(
-                f"{row['encoder_title']} {row['resolution']} px, {row['llm_title']}: the composed ttft_model is "
-                f"{deviation(row, 'residual_ttft_model')} off the whole VLM measured directly; waiting between stages "
-                f"costs {timed(row, 'overlap')}"
+                f"{row['encoder_title']} {row['resolution']} px, {row['llm_title']}: the composed ttft_model deviates "
+                f"by {deviation(row, 'residual_ttft_model')} from the whole VLM measured directly; waiting between "
+                f"stages costs {timed(row, 'overlap')}"
             )
     sources = table["accuracy_source"].dropna() if "accuracy_source" in table.columns else pd.Series(dtype=str)
     published = sources[sources.str.startswith(PUBLISHED)]
@@ -83,7 +83,7 @@ def _marked(shares: pd.Series[float]) -> str:
     if whole == len(shares):
         return text + "none is left unmarked, so all of them count"
     more = f" ({number_of(whole, 'point')} of {len(shares)})" if whole else ""
-    return text + f"medians leave them out, except where a measurement has no others: there all of them count{more}"
+    return text + f"medians leave them out, unless a measurement has no others{more}"
 
 
 def _several(table: pd.DataFrame) -> str:

@@ -17,7 +17,7 @@ def section(report: Report) -> Section:
         "device after every stage. **ttft_fused**: the same without waiting in between. **Composed**: each encoder, "
         "connector and LLM was measured once in every block and is shared by all points that use it; a point's time in "
         "a block is the sum of its components' medians. **Share of roofline**: the least time in which the stage's "
-        "operations and bytes could be dealt with at the ceilings (matrix product, copy) of the same process, as a "
+        "operations and bytes could be processed at the ceilings (matrix product, copy) of the same process, as a "
         "share of the measured time. **n/a**: too few independent samples for that percentile."
     )
     return Section("Glossary", note)

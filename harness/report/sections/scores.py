@@ -16,10 +16,10 @@ def section(report: Report) -> Section | None:
     if report.scores.empty:
         return None
     note = (
-        "Errors by image treat all questions about one image as one cluster; the design effect is the squared ratio of "
-        "both errors. Intervals: Wilson's where scores are 0 or 1, Student's t otherwise, a cluster bootstrap for "
-        "ratios. Unparsed answers count as wrong and are never guessed. **Protocol**: whose definition of the metric "
-        "was used; without an @ it is the benchmark's own. **Guess**: the mean over all possible answers. "
+        "Errors by image treat all questions about one image as one cluster; the design effect is the square of the "
+        "ratio of the two errors. Intervals: Wilson's where scores are 0 or 1, Student's t otherwise, a cluster "
+        "bootstrap for ratios. Unparsed answers count as wrong and are never guessed. **Protocol**: whose definition "
+        "of the metric was used; without an @ it is the benchmark's own. **Guess**: the mean over possible answers. "
         "**Majority**: for each kind of question, the one answer that earns most on these very questions, an upper "
         "bound for constant answers. **Above blind**: the score minus that of the same model shown grey images, "
         "question by question, with an interval over images."
