@@ -1,5 +1,6 @@
 """Pictures looked at by their artists: what is drawn, where, in which colour, and that hostile titles stay text."""
 
+import base64
 import re
 
 import matplotlib.pyplot as plt
@@ -18,6 +19,7 @@ from harness.report.figures import accuracy, breakdown, claims, draw_figures, ef
 from harness.report.figures.breakdown import STAGE_COLOURS
 from harness.report.figures.claims import VERDICTS
 from harness.report.figures.frontier import FRONT
+from harness.report.page import write_page
 from harness.schema import Claim, HarnessError
 from harness.stats import Interval
 
@@ -215,11 +217,17 @@ def figures(report):
 """
 
 
-def test_a_figure_of_an_installed_package_is_drawn_after_ours(tmp_path, monkeypatch):
+def test_a_figure_of_an_installed_package_is_on_the_page_after_ours(tmp_path, monkeypatch):
     install(tmp_path, monkeypatch, "figures", mine=MINE)
     folder = tmp_path / "report"
     folder.mkdir()
-    drawn = draw_figures(make_report(grid()), folder)
+    report = make_report(grid())
+    drawn = draw_figures(report, folder)
+    write_page(report, drawn, folder)
+    page = (folder / "index.html").read_text()
+    picture = base64.b64encode((folder / "mine.png").read_bytes()).decode()
+    assert f'<img src="data:image/png;base64,{picture}" alt="Points by number.">' in page
+    assert page.index("<code>breakdown.svg</code>") < page.index("Points by number. <code>mine.svg</code>")
     assert [picture.stem for picture in drawn][-2:] == ["breakdown", "mine"]
     assert drawn[-1].caption == "Points by number."
     etree.fromstring((folder / "mine.svg").read_bytes())

@@ -1,8 +1,5 @@
 """The tables of a report: where each value comes from, in which unit, and which columns stand first."""
 
-import math
-
-import pandas as pd
 import pytest
 
 from conftest import LLM, make_evaluation, make_measurement, make_point, make_report, make_result
@@ -14,24 +11,6 @@ from harness.report.sections.points import readable
 from harness.report.sections.scores import readable_scores
 from harness.report.tables import write_tables
 from harness.report.text import markdown
-
-
-def row(**values):
-    return pd.Series({"a": 0.512, **values})
-
-
-@pytest.mark.parametrize(
-    ("values", "said"),
-    [
-        ({"a_source": "measured", "a_stderr": 0.0211}, "0.512 ± 0.021"),
-        ({"a_source": "measured", "a_stderr": math.nan, "a_images": 1}, "0.512 (1 image: no error)"),
-        ({"a_source": "measured", "a_stderr": math.nan}, "0.512 (a suite of 1 image: no error)"),
-        ({"a_source": "published, LLaVA-1.5: table 6", "a_stderr": 0.1}, "0.512 (published)"),
-        ({"a_stderr": math.nan}, "0.512 (of unknown source)"),
-    ],
-)
-def test_a_score_says_whose_it_is_and_nothing_is_inferred_from_a_missing_error(values, said):
-    assert score(row(**values), "a") == said
 
 
 def of_one_image(result):
