@@ -23,13 +23,17 @@ from harness.analysis.composition import Result
 from harness.configuration import compose
 from harness.report.content import Report
 from harness.schema import (
-    STAGES_OF,
+    COMPONENT,
+    KINDS,
     Answer,
+    Attempt,
     Ceilings,
     Component,
+    ComposedModel,
     Connector,
     Encoder,
     Evaluation,
+    Execution,
     Fusion,
     Llm,
     Machine,
@@ -37,19 +41,19 @@ from harness.schema import (
     Memory,
     Planned,
     Point,
-    Protocol,
     Samples,
     Score,
     Source,
     Suite,
     Telemetry,
     TimerTest,
+    TimingProtocol,
     Work,
     component_key,
-    question_key,
+    evaluation_key,
 )
 from harness.storage import store
-from harness.timing.worker import Worker
+from harness.timing.executors.process import Executor
 
 
 class Forked(ForkServerProcess):
@@ -79,14 +83,14 @@ def imported() -> Iterator[None]:
     user's do."""
     multiprocessing.set_forkserver_preload(["harness.timing.measurer", "conftest"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Worker, "context", Imported())
+        patch.setattr(Executor, "context", Imported())
         yield
 
 
 @pytest.fixture
 def spawned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measuring processes begin as a user's do."""
-    monkeypatch.setattr(Worker, "context", multiprocessing.get_context("spawn"))
+    monkeypatch.setattr(Executor, "context", multiprocessing.get_context("spawn"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -167,7 +171,7 @@ GATED = Fusion(
     in_sequence=False,
     source="tests",
 )
-PROTOCOL = Protocol(
+PROTOCOL = TimingProtocol(
     blocks=6, warmup=1, warmup_seconds=0, min_samples=6, max_samples=6, precision=0.05, max_seconds=5, text_tokens=24
 )
 MACHINE = Machine(
@@ -176,23 +180,27 @@ MACHINE = Machine(
     processor="test processor",
     cores=2,
     memory_bytes=2**34,
+    device_bytes=2**34,
     device="cpu",
     device_name="test processor",
     python="3.11",
-    libraries={"torch": "0"},
+    libraries={"numpy": "0"},
 )
 
 
+EXECUTION = Execution(device="cpu", dtype="float32", threads=1, libraries={"torch": "0"})
+
+
 def make_point(**changes: Any) -> Point:
+    """Changes are those of a point, of its parts, and `execution`: fields of both executions."""
+    where = EXECUTION.model_copy(update=changes.pop("execution", {}))
+    model: dict[str, Any] = {"encoder": ENCODER, "connector": CONNECTOR, "llm": LLM}
+    model |= {name: changes.pop(name) for name in ComposedModel.model_fields.keys() & changes.keys()}
     fields: dict[str, Any] = {
-        "encoder": ENCODER,
-        "connector": CONNECTOR,
-        "llm": LLM,
+        "model": ComposedModel(**model) if "model" not in changes else None,
         "resolution": 128,
-        "device": "cpu",
-        "dtype": "float32",
-        "attention": "sdpa",
-        "threads": 1,
+        "vision": where,
+        "language": where.model_copy(update={"attention": "sdpa"}),
         "weights": "random",
         "suites": (),
         "protocol": PROTOCOL,
@@ -216,31 +224,32 @@ MILLISECONDS = {
 
 
 def make_component(kind: str = "encoder", **changes: Any) -> Component:
-    point = make_point()
-    fields: dict[str, Any] = {
-        "kind": kind,
-        "encoder": None if kind == "llm" else point.encoder,
-        "connector": point.connector if kind in ("connector", "vlm") else None,
-        "fusion": GATED if kind == "fusion" else None,
-        "llm": None if kind == "encoder" else point.llm,
-        "resolution": point.resolution if kind in ("encoder", "connector", "vlm") else None,
-        "visual_tokens": point.visual_tokens,
-        "text_tokens": 24 if kind in ("llm", "vlm") else 0,
-        "device": "cpu",
-        "dtype": "float32",
-        "attention": "sdpa",
-        "threads": 1,
-        "weights": "random",
+    parts: dict[str, Any] = {
+        "encoder": ENCODER,
+        "connector": CONNECTOR,
+        "llm": LLM,
+        "fusion": GATED,
+        "resolution": 128,
+        "inputs": ((4, ENCODER.features),),
+        "width": LLM.config["hidden_size"],
+        "features": ENCODER.features,
+        "source": EXECUTION.model_copy(update={"runtime": "other"}),
+        "visual_tokens": 4,
+        "text_tokens": 24 if kind in ("llm", "composed_vlm") else 0,
+        "execution": EXECUTION.model_copy(update={"attention": "sdpa"} if kind in ("llm", "composed_vlm") else {}),
         "protocol": PROTOCOL,
     }
-    return Component(**(fields | changes))
+    if kind == "composed_vlm":
+        parts["fusion"] = None
+    fields = {name: value for name, value in parts.items() if name in KINDS[kind].model_fields}
+    return COMPONENT.validate_python({"kind": kind, **fields, **changes})
 
 
 def make_samples(kind: str = "encoder", scale: float = 1.0, passes: int = 7, marks: tuple[str, ...] = ()) -> Samples:
     """Stage s of pass i takes MILLISECONDS[s] * (1 + i / 100) * scale; the first pass is warm-up."""
     grow = [(1 + i / 100) * scale * 1e-3 for i in range(passes)]
     return Samples(
-        seconds={name: tuple(MILLISECONDS[name] * g for g in grow) for name in STAGES_OF[kind]},
+        seconds={name: tuple(MILLISECONDS[name] * g for g in grow) for name in KINDS[kind].STAGES},
         warmup=1,
         marks=marks or ("",) * passes,
         stop_reason="max_samples",
@@ -291,6 +300,13 @@ def make_measurement(kind: str = "encoder", block: int = 0, scale: float = 1.0, 
     return Measurement(**(fields | changes))
 
 
+def make_attempt(kind: str = "encoder", **changes: Any) -> Attempt:
+    """What a measuring process says of one made-up try at a component."""
+    made = make_measurement(kind)
+    names = Attempt.model_fields.keys() - changes.keys()
+    return Attempt(**{name: getattr(made, name) for name in names}, **changes)
+
+
 def failed_measurement(kind: str = "encoder", block: int = 0, **changes: Any) -> Measurement:
     """A measurement without samples: `status` and `reason` say why."""
     empty = {"samples": None, "telemetry": None, "memory": None, "ceilings": None}
@@ -317,7 +333,7 @@ def make_evaluation(suite: str = "doc_read", right: int = 10, **changes: Any) ->
         images=5,
     )
     fields: dict[str, Any] = {
-        "key": question_key(point, noun, MACHINE, ""),
+        "key": evaluation_key(point, noun, MACHINE, ""),
         **ENTRY,
         "point": point,
         "suite": noun,
@@ -337,13 +353,15 @@ def make_result(
     point = point or make_point()
     measurements: dict[str, dict[int, Measurement]] = {}
     keys = {}
-    for kind in ("encoder", "connector", "llm", *(("vlm",) if direct else ())):
-        parts = {"encoder": None if kind == "llm" else point.encoder, "llm": None if kind == "encoder" else point.llm}
-        component = make_component(kind, **parts, visual_tokens=point.visual_tokens)
-        if kind != "llm":
-            component = component.model_copy(update={"resolution": point.resolution})
+    model = point.model
+    assert isinstance(model, ComposedModel)
+    shape = {"encoder": model.encoder, "llm": model.llm, "resolution": point.resolution}
+    shape |= {"visual_tokens": point.visual_tokens, "inputs": model.inputs(point.resolution)}
+    for kind in ("encoder", "connector", "llm", *(("composed_vlm",) if direct else ())):
+        fields = {name: value for name, value in shape.items() if name in KINDS[kind].model_fields}
+        component = make_component(kind, **fields)
         keys[kind] = component_key(component, MACHINE)
-        each = direct if kind == "vlm" else scales
+        each = direct if kind == "composed_vlm" else scales
         measurements[kind] = {
             block: make_measurement(kind, block, scale, component=component) for block, scale in enumerate(each)
         }

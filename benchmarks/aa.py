@@ -28,12 +28,12 @@ from harness.configuration.compose import compose_all
 from harness.configuration.points import make_point
 from harness.machine import describe
 from harness.progress import Progress
-from harness.schema import Measurement
+from harness.schema import Component, LlmComponent, Measurement, Part
 from harness.storage import store
+from harness.timing.executors.process import Executor, work_off
 from harness.timing.measurer import Measurer
 from harness.timing.plan import Plan, components_of
 from harness.timing.session import Session, alone
-from harness.timing.worker import Worker, work_off
 
 COMPARISONS = 20
 SLOWDOWN = 0.05
@@ -61,12 +61,12 @@ def slow_down(workload: Any) -> None:
 
 
 def child(pipe: Connection) -> None:
-    """The worker's main function: components whose checkpoint is called `slow` are slowed down."""
-    from harness.runtimes.torch_runtime import build
+    """The worker's main function: components whose LLM is called `slow` are slowed down."""
+    from harness.timing.workloads import build
 
-    def planted(place: Any, component: Any, examples: Any) -> Any:
-        workload = build(place, component, examples)
-        if component.checkpoint.startswith("slow"):
+    def planted(runtimes: Any, component: Any, examples: Any) -> Any:
+        workload = build(runtimes, component, examples)
+        if component.llm.name.startswith("slow"):
             slow_down(workload)
         return workload
 
@@ -84,24 +84,24 @@ def main() -> None:
         blocks, comparisons, rules = 2, 2, ["protocol=quick", "threads=1"]
     _, configs = compose_all(["resolution=128", *rules, f"protocol.blocks={blocks}"])
     point = make_point(configs[0])
-    llm = next(component for component in components_of(point) if component.kind == "llm")
+    whole = components_of(point)[Part("llm")]
+    assert isinstance(whole, LlmComponent)
     # What a component is called decides nothing but the order: each name gets modules of its own.
     sides = ("a", "b", "slow")
-    components = {
-        f"{side}{k}": llm.model_copy(update={"checkpoint": f"{side}{k}"}) for k in range(comparisons) for side in sides
-    }
+    components: dict[str, Component] = {}
+    for name in (f"{side}{k}" for k in range(comparisons) for side in sides):
+        components[name] = whole.model_copy(update={"llm": whole.llm.model_copy(update={"name": name})})
+    where = point.language.device
     plan = Plan(
         components=components,
         commands=dict.fromkeys(components, "benchmarks/aa.py"),
-        machines={point.device: describe(point.device)},
+        machines={where: describe(where)},
+        sides={name: name.lstrip("abslow") for name in components},
     )
     with tempfile.TemporaryDirectory() as folder, alone():
         with Progress(blocks * (8 + 0.9 * len(components))) as progress:
-            session = Session(plan, Path(folder), 120, 0, progress)
-            session.worker = Worker(child)
-            session.measure_all(
-                [list(components)] * blocks, together={name: name.lstrip("abslow") for name in components}
-            )
+            session = Session(plan, Path(folder), 120, 0, progress, Executor(target=child))
+            session.measure_all([list(components)] * blocks)
         measurements = store.by_block(store.read_all(Path(folder), Measurement))
     report("identical code", measurements, "b", comparisons)
     report(f"{SLOWDOWN:.0%} slower", measurements, "slow", comparisons)

@@ -29,7 +29,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.hf_vlms import HFMultimodalLM
 from PIL import Image
 
-from harness.lm_evaluation import MARK, HarnessLM
+from harness.evaluate.lm_eval import MARK, HarnessLM
 
 VISION = {
     "hidden_size": 256,

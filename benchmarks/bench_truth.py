@@ -10,6 +10,8 @@ import argparse
 import itertools
 import statistics
 from collections.abc import Iterator
+from functools import cache
+from typing import Any
 
 import torch
 from torch.utils.benchmark import Timer
@@ -17,22 +19,14 @@ from torch.utils.benchmark import Timer
 from harness.analysis.composition import counted
 from harness.configuration.compose import compose_all
 from harness.configuration.points import make_point
-from harness.models.llms import prefill, splice
-from harness.runtimes.torch_runtime import (
-    EncoderWorkload,
-    LlmWorkload,
-    TorchDevice,
-    TorchWorkload,
-    build,
-    fit,
-    stand_in_ids,
-)
-from harness.schema import Component
+from harness.runtimes import find
+from harness.schema import Component, EncoderComponent, LlmComponent, Part
 from harness.stats import median_interval
 from harness.suites.questions import examples
 from harness.timing.bench import Bench, window
 from harness.timing.plan import components_of
 from harness.timing.telemetry import Watch
+from harness.timing.workloads import EncoderWorkload, LlmWorkload, Workload, build
 
 VISUAL_TOKENS = 256
 """Of the prefill: it takes some ten milliseconds on two cores, as the encode does."""
@@ -48,11 +42,8 @@ class SamePixels(EncoderWorkload, kind="encoder with its pixels ready"):
     def run(self, number: int) -> Iterator[str]:
         """A pass without its preparations."""
         if not hasattr(self, "ready"):
-            component = self.component
-            assert component.encoder is not None
-            assert component.resolution is not None
-            shape = component.encoder, component.resolution, component.tiles
-            self.ready = [self._pixels(k, *shape) for k in range(8)]
+            shape = self.component.encoder, self.component.resolution, self.component.tiles
+            self.ready = [self.runtime.put(self._pixels(k, *shape)) for k in range(8)]
         self._start()
         yield "preprocess"
         yield "transfer"
@@ -67,20 +58,19 @@ class OnlyPrefill(LlmWorkload, kind="llm with its prompt ready"):
     def run(self, number: int) -> Iterator[str]:
         """A pass without its preparations."""
         if not hasattr(self, "prompt"):
-            ids = fit(*stand_in_ids(self.examples[0][1]), self.component.text_tokens, self.llm.config.vocab_size)
-            self.prompt = [torch.tensor([part]) for part in ids]
+            self.prompt = [*map(self.runtime.put_ids, self._prompt(0, self.language.vocabulary))]
         self._start()
         yield "tokenize"
-        self._visual = self._inputs[number % len(self._inputs)]
+        self._visual = self._input(number)
         yield "transfer"
-        yield from self._first_token(*self.prompt)
+        yield from self._first_token(self.prompt[0], self.prompt[1])
 
     def extra_stages(self) -> Iterator[str]:
         """Nothing."""
         return iter(())
 
 
-def alone(workload: TorchWorkload, component: Component, watch: Watch) -> Bench:
+def alone(workload: Workload[Any], component: Component, watch: Watch) -> Bench:
     """A bench that expects no prefill beside the pass."""
     bench = Bench(workload, component, watch)
     bench.seconds.pop("prefill_visual", None)
@@ -98,27 +88,28 @@ def main() -> None:
         rounds, measurements, rules = 6, 1, ["resolution=128", "threads=1"]
     _, configs = compose_all(["encoder=tiny_fastvithd", "llm=tiny_qwen2_m", *rules])
     point = make_point(configs[0])
-    parts = {component.kind: component for component in components_of(point)}
-    device = TorchDevice(point.device, point.dtype, point.threads)
-    watch = Watch(point.device, point.threads)
-    encoder = SamePixels(device, parts["encoder"], examples())
-    parts["llm"] = parts["llm"].model_copy(update={"visual_tokens": VISUAL_TOKENS})
-    llm = OnlyPrefill(device, parts["llm"], examples())
-    whole = build(device, parts["encoder"], examples())
+    parts = components_of(point)
+    one, many = parts[Part("encoder")], parts[Part("llm")].model_copy(update={"visual_tokens": VISUAL_TOKENS})
+    assert isinstance(one, EncoderComponent)
+    assert isinstance(many, LlmComponent)
+    runtimes, where = cache(lambda execution: find(execution.runtime)(execution)), point.language
+    watch = Watch(where.device, where.threads)
+    encoder, llm = SamePixels(runtimes, one, examples()), OnlyPrefill(runtimes, many, examples())
+    whole = build(runtimes, one, examples())
     next(encoder.run(0))
     next(llm.run(0))
     first, second = llm.prompt
     pixels, visual = itertools.cycle(encoder.ready), itertools.cycle(llm._inputs)  # in turn, as the bench shows them
     calls = {
         "encode": lambda: encoder.encoder(next(pixels)),
-        "prefill": lambda: prefill(llm.llm, splice(llm.llm, first, next(visual), second)),
+        "prefill": lambda: llm.language.prefill(first, next(visual), second),
     }
-    workloads = {"encode": (encoder, parts["encoder"]), "prefill": (llm, parts["llm"])}
+    workloads: dict[str, tuple[Workload[Any], Component]] = {"encode": (encoder, one), "prefill": (llm, many)}
     for name, call in calls.items():
         workload, component = workloads[name]
         endless = component.protocol.model_copy(update={"max_samples": 10**9})
         bench = alone(workload, component.model_copy(update={"protocol": endless}), watch)
-        timer = Timer("call()", globals={"call": call}, num_threads=point.threads)
+        timer = Timer("call()", globals={"call": call}, num_threads=where.threads)
         ours, theirs = bench.seconds[name], []
         bench.warm_up()
         reading = watch.read()
@@ -130,18 +121,18 @@ def main() -> None:
             if not turn % 2:
                 theirs += [timer.timeit(1).median for _ in range(TURN)]
             ratios.append(statistics.median(ours[-TURN:]) / statistics.median(theirs[-TURN:]))
-        one, other = statistics.median(ours), statistics.median(theirs)
+        own, other = statistics.median(ours), statistics.median(theirs)
         interval = median_interval(ratios)
         print(
-            f"{name}: bench {one * 1e3:.3f} ms, torch.utils.benchmark {other * 1e3:.3f} ms; ratio {interval.value:.4f} "
+            f"{name}: bench {own * 1e3:.3f} ms, torch.utils.benchmark {other * 1e3:.3f} ms; ratio {interval.value:.4f} "
             f"(95% interval {interval.low:.4f} to {interval.high:.4f}, {rounds} turns of {TURN} calls each)"
         )
         cost = statistics.median(alone(workload, component, watch).measure().overhead for _ in range(measurements))
         print(
             f"  the bench's own cost a pass: {cost * 1e6:.0f} us = {cost / 0.010:.2%} of a 10 ms call, "
-            f"{cost / one:.2%} of this one"
+            f"{cost / own:.2%} of this one"
         )
-    samples = Bench(whole, parts["encoder"], watch).measure()
+    samples = Bench(whole, one, watch).measure()
     cold = statistics.median(counted(samples, "encode"))
     print(f"encode in a measurement, where an image is decoded before each pass: {cold * 1e3:.3f} ms")
 

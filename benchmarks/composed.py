@@ -21,6 +21,7 @@ from harness.machine import describe
 from harness.progress import Progress
 from harness.schema import Measurement
 from harness.storage import store
+from harness.timing.executors.process import Executor
 from harness.timing.plan import Plan, make_plan
 from harness.timing.session import Session, alone
 
@@ -55,11 +56,11 @@ def main() -> None:
         common = ["llm=qwen2_0_5b", f"llm.name={name}", *sizes, *heads, "checkpoint=random"]
         _, configs = compose_all([*grid, *common, *passes, f"protocol.blocks={blocks}"])
         points += [(make_point(config), "benchmarks/composed.py") for config in configs]
-    device = points[0][0].device
+    device = points[0][0].language.device
     plan = make_plan(points, {device: describe(device)}, "", None)
     with tempfile.TemporaryDirectory() as folder, alone():
         with Progress(blocks * (8 + 1.3 * len(plan.components))) as progress:
-            Session(plan, Path(folder), 300, 0, progress).measure_all([list(plan.components)] * blocks)
+            Session(plan, Path(folder), 300, 0, progress, Executor()).measure_all([list(plan.components)] * blocks)
         report(plan, Path(folder))
 
 
@@ -69,8 +70,8 @@ def report(plan: Plan, root: Path) -> None:
     measurements = store.by_block(every)
     spent = {True: 0.0, False: 0.0}
     for one in every:
-        spent[one.component.kind == "vlm"] += one.seconds
-    count = sum(component.kind == "vlm" for component in plan.components.values())
+        spent[one.component.kind == "composed_vlm"] += one.seconds
+    count = sum(component.kind == "composed_vlm" for component in plan.components.values())
     print(
         f"naive: {count} whole VLMs, {spent[True]:.0f} s in {len({one.block for one in every})} blocks; composed: "
         f"{len(plan.components) - count} components, {spent[False]:.0f} s: {spent[False] / spent[True]:.2f} of the time"
@@ -82,7 +83,7 @@ def report(plan: Plan, root: Path) -> None:
     widths: dict[str, list[float]] = {"naive": [], "composed": []}
     errors = []
     for result in results:
-        direct, composed = result.stage("vlm", "ttft_model"), result.composed("ttft_model")
+        direct, composed = result.stage("composed_vlm", "ttft_model"), result.composed("ttft_model")
         for name, values in (("naive", direct), ("composed", composed)):
             if len(values) > 1:
                 widths[name].append(statistics.stdev(map(math.log, values.values())))

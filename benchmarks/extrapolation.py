@@ -20,7 +20,9 @@ from harness.configuration.compose import compose_all
 from harness.configuration.points import make_point
 from harness.machine import describe
 from harness.progress import Progress
+from harness.schema import ComposedModel, LlmComponent
 from harness.storage import store
+from harness.timing.executors.process import Executor
 from harness.timing.plan import DEPTHS, make_plan
 from harness.timing.session import Session, alone
 
@@ -43,28 +45,28 @@ def main() -> None:
         blocks, grid, rules = 2, SMOKE, ["protocol=quick"]
     _, configs = compose_all([*grid, *rules, f"protocol.blocks={blocks}"])
     points = [(make_point(config), "benchmarks/extrapolation.py") for config in configs]
-    device = points[0][0].device
+    device = points[0][0].language.device
     machines = {device: describe(device)}
     whole, deep = (make_plan(points, machines, "", 0, how) for how in ("never", "always"))
     whole.components |= deep.components
     whole.commands |= deep.commands
     # The depths of an LLM and the whole one are the sides of a comparison; encoders and connectors are not needed.
-    together = {
+    whole.sides = {
         key: f"{component.llm.name.partition(' ')[0]} {component.visual_tokens}"
         for key, component in whole.components.items()
-        if component.kind == "llm" and component.llm
+        if isinstance(component, LlmComponent)
     }
     with tempfile.TemporaryDirectory() as folder, alone():
         root = Path(folder)
-        with Progress(blocks * 30.0 * len(together)) as progress:
-            Session(whole, root, 600, 0, progress).measure_all([list(together)] * blocks, together)
+        with Progress(blocks * 30.0 * len(whole.sides)) as progress:
+            Session(whole, root, 600, 0, progress, Executor()).measure_all([list(whole.sides)] * blocks)
         measurements, _ = store.load(root)
     for planned, extended in zip(
         *(sorted(plan.points, key=lambda p: p.point.name) for plan in (whole, deep)), strict=True
     ):
         keys = {part: key for part, key in extended.components.items() if "@" in part}
-        point = extended.point
-        assert point.llm is not None
+        point, model = extended.point, extended.point.model
+        assert isinstance(model, ComposedModel)
         result = Result(
             extended.model_copy(update={"components": keys}),
             {part: measurements[key] for part, key in keys.items()},
@@ -74,11 +76,11 @@ def main() -> None:
         times = {depth: result.stage(f"llm@{depth}", "prefill") for depth in DEPTHS}
         blocks_of_all = sorted(set.intersection(*(set(found) for found in times.values())))
         line = partial(_line, times[DEPTHS[0]], times[DEPTHS[-1]])
-        found = {block: line(block, point.llm.config["num_hidden_layers"]) for block in blocks_of_all}
+        found = {block: line(block, model.llm.config["num_hidden_layers"]) for block in blocks_of_all}
         ratios = {block: found[block] / measured[block] for block in found.keys() & measured.keys()}
         bend = statistics.median(times[DEPTHS[1]][block] / line(block, DEPTHS[1]) - 1 for block in blocks_of_all)
         print(
-            f"{point.llm.title}, {point.visual_tokens} visual tokens: extended over measured "
+            f"{model.llm.title}, {point.visual_tokens} visual tokens: extended over measured "
             f"{statistics.median(ratios.values()):.3f} (blocks: {', '.join(f'{r:.3f}' for r in ratios.values())}); "
             f"the depth between is {bend:+.1%} off the line"
         )

@@ -80,17 +80,18 @@ def fork_server() -> None:
     import harness.report.write
     import harness.sweep
     import harness.timing.measurer
-    from harness.runtimes import torch_runtime
+    from harness.runtimes import torch as torch_runtime
     from harness.suites import questions
     from harness.suites.tasks import load_suite
-    from harness.timing import telemetry, timer, worker
+    from harness.timing import quiet, timer
+    from harness.timing.executors import process
 
     torch.set_num_threads(1)
-    worker.Worker.context = multiprocessing.get_context("fork")
+    process.Executor.context = multiprocessing.get_context("fork")
     torch_runtime.PRODUCT["cpu"], torch_runtime.BUFFER["cpu"] = 256, 2**20
     short = partial(timer.measure_ceilings, seconds=0.01)
     vars(harness.timing.measurer)["measure_ceilings"] = vars(timer)["measure_ceilings"] = short
-    vars(telemetry)["look"] = partial(telemetry.look, seconds=0.01)
+    vars(quiet)["look"] = partial(quiet.look, seconds=0.01)
     vars(harness.report.write)["draw_figures"] = lambda *_: []
     with tempfile.TemporaryDirectory() as folder:  # what a process draws and composes once is there before the forks
         reports = [f"results={folder}/results", f"reports={folder}/reports"]

@@ -10,8 +10,7 @@ from harness.analysis import composition
 from harness.analysis.comparison import compare, compare_scores
 from harness.analysis.composition import Result
 from harness.analysis.table import FRONTIER_TTFT, TIMES, frontier_of, suites_of, table_of
-from harness.configuration.options import RunOptions, take
-from harness.schema import TTFTS, Evaluation, HarnessError, Measurement, one_line, unknown
+from harness.schema import TTFTS, HarnessError, one_line, unknown
 from harness.storage import store
 
 __all__ = [
@@ -112,66 +111,39 @@ def measure(*overrides: str) -> Result:
     """Measure one point here and now, in this process and so in one block, without storing it.
 
     `harness.measure("encoder=tiny_vit", "resolution=128")` takes the overrides of the command line. Warns when others
-    use this machine before it begins, and when that disturbed what was measured.
+    use this machine before it begins, and when that disturbed what was measured; raises `HarnessError` where nothing
+    could be measured. What fails of an evaluation is in the result, with its reason.
     """
-    import time
+    import tempfile
     import warnings
-    from datetime import UTC, datetime
 
-    from harness.configuration.compose import compose_all
-    from harness.configuration.points import make_point
-    from harness.machine import commit, describe
-    from harness.suites.embedded import fingerprint_of_rows
-    from harness.suites.questions import fault_of
-    from harness.sweep import command_of
-    from harness.timing.measurer import Measurer
-    from harness.timing.plan import make_plan
-    from harness.timing.session import alone
-    from harness.timing.telemetry import look
+    from rich.console import Console
 
-    common, configs = compose_all(overrides)
-    if len(configs) != 1:
-        raise HarnessError(f"measure takes one point, the overrides make {len(configs)}")
-    point = make_point(configs[0])
-    machine = describe(point.device)
-    blind = take(RunOptions, common).blind
-    only = [(point, command_of(configs[0]))]
-    plan = make_plan(only, {point.device: machine}, fingerprint_of_rows(), None, blind=blind)
+    from harness import pipeline
+    from harness.progress import Progress
+    from harness.timing.executors.inline import Executor
+    from harness.timing.quiet import look
+    from harness.timing.session import Session, alone
+
+    request = pipeline.compose(overrides)
+    if len(request.points) != 1:
+        raise HarnessError(f"measure takes one point, the overrides make {len(request.points)}")
+    executor = Executor()
+    plan = pipeline.plan(request, executor)
     (planned,) = plan.points
-    measurer = Measurer()
-    common = {"status": "ok", "machine": machine, "commit": commit(), "command": planned.command}
-    measurements: dict[str, dict[int, Measurement]] = {}
-    evaluations: dict[str, Evaluation] = {}
-    unseen: dict[str, Evaluation] = {}
-    with alone():
-        if (use := look(point.device, point.threads)).busy:
+    where = planned.point.language
+    with alone(), tempfile.TemporaryDirectory() as folder:
+        if (use := look(where.device, where.threads)).busy:
             warnings.warn(one_line(f"this machine is busy: {use}; times will be disturbed"), stacklevel=2)
-        started = datetime.now(UTC).isoformat(timespec="seconds")
-        units = [[plan.components[key]] for key in planned.components.values()]
-        taken = measurer.measure(units, "0/0", lambda *_: None)
-        for position, (kind, key) in enumerate(planned.components.items()):
-            attempts = taken[position][0]
-            attempt, found = len(attempts) - 1, attempts[-1]
-            where = {"block": 0, "attempt": attempt, "process": "here", "seed": 0, "position": position}
-            made = {"key": key, "component": plan.components[key], "work": plan.work(key)}
-            measurements[kind] = {0: Measurement(**common, **where, **made, **found, started=started)}
-        for taking, name, key in [
-            *((evaluations, *each) for each in planned.evaluations.items()),
-            *((unseen, *each) for each in planned.blind.items()),
-        ]:
-            started, begin = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-            _, suite = plan.evaluations[key]
-            score, reason = None, fault_of(suite)
-            try:
-                score = None if reason else measurer.evaluate(point, suite, lambda *_: None)
-            except HarnessError as error:  # one suite's fault costs that suite
-                reason = str(error)
-            spent = {"started": started, "seconds": round(time.monotonic() - begin, 3)}
-            became = common | {"status": "error" if reason else "ok", "reason": reason}
-            taking[name] = Evaluation(**became, **spent, key=key, point=point, suite=suite, score=score)
-    if rough := [
-        measurement for blocks in measurements.values() for measurement in blocks.values() if measurement.disturbed
-    ]:
-        names = ", ".join(measurement.component.name for measurement in rough)
-        warnings.warn(one_line(f"others used this machine, so that these times are rough: {names}"), stacklevel=2)
-    return Result(planned, measurements, evaluations, unseen)
+        quiet = Progress(0.0, Console(quiet=True))
+        session = Session(plan, Path(folder), request.options.timeout, request.options.seed, quiet, executor)
+        session.measure_all([[*planned.components.values()]])
+        session.ask_all([*planned.evaluations.values(), *planned.blind.values()])
+        result = composition.result_of(planned, *store.load(Path(folder)))
+    first = [each for blocks in result.measurements.values() for each in blocks.values()]
+    if failed := next((each for each in first if each.status != "ok"), None):
+        raise HarnessError(f"{failed.component.name}: {failed.status}: {failed.reason}")
+    if rough := [each.component.name for each in first if each.disturbed]:
+        told = ", ".join(rough)
+        warnings.warn(one_line(f"others used this machine, so that these times are rough: {told}"), stacklevel=2)
+    return result

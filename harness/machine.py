@@ -13,7 +13,8 @@ import psutil
 
 from harness.schema import HarnessError, Machine
 
-LIBRARIES = ("torch", "torchvision", "timm", "transformers", "numpy", "pillow")
+LIBRARIES = ("numpy", "pillow")
+"""What preprocessing runs on; a runtime knows its own (`Runtime.libraries`)."""
 
 
 def available_cores() -> int:
@@ -129,6 +130,9 @@ def describe(device: str) -> Machine:
         processor=processor,
         cores=available_cores(),
         memory_bytes=psutil.virtual_memory().total,
+        device_bytes=(
+            torch.cuda.get_device_properties(0).total_memory if device == "cuda" else psutil.virtual_memory().total
+        ),
         device=device,
         device_name=device_name,
         driver=driver,

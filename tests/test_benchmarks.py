@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from conftest import Imported
-from harness.timing.worker import Worker
+from harness.timing.executors.process import Executor
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted(p for p in (ROOT / "benchmarks").glob("*.py") if '__name__ == "__main__"' in p.read_text())
@@ -64,7 +64,7 @@ def smoke(script: Path, folder: Path) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     multiprocessing.set_forkserver_preload(["harness.timing.measurer"])
-    Worker.context = Imported()
+    Executor.context = Imported()
     os.chdir(folder)
     sys.path.insert(0, str(script.parent))
     sys.argv = [str(script), "--smoke"]

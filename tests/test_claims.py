@@ -229,7 +229,7 @@ def test_the_page_shows_every_claim_with_device_and_verdict(published):
 
 def test_extrapolated_values_are_marked():
     deep = make_point(
-        llm=LLM.model_copy(update={"config": {**LLM.config, "num_hidden_layers": 20}}), system=SLOW.system
+        llm=LLM.model_copy(update={"config": {**LLM.config, "num_hidden_layers": 20}}), system=SLOW.model.system
     )
     result = make_result(deep, right=None)
     keys = dict(result.planned.components)

@@ -15,8 +15,9 @@ ROOT = Path(__file__).parent.parent
 TABLES = sorted((ROOT / "docs" / "showcase").glob("*/table.csv"))
 
 
-def told(**changes):
-    return Telemetry(seconds=1.0, **changes)
+def told(counters, **gauges):
+    """Two processors for a second."""
+    return Telemetry(seconds=1.0, processors=2, counters=counters, gauges=gauges)
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.parent.name)
@@ -49,16 +50,16 @@ def test_the_page_of_columns_is_made_from_the_list():
 
 def test_what_the_machine_did_meanwhile_is_in_the_table():
     tells = (
-        told(load=1.0, foreign=0.1, stolen=0.0, frequency_hz=(None, 2e9), thermal=("50 C", "61 C"), gpu_joules=3.0),
-        told(load=2.0, foreign=0.3, frequency_hz=(None, 3e9), thermal=("61 C", "58 C"), gpu_joules=4.5),
+        told({"foreign_seconds": 0.2, "stolen_seconds": 0.0, "gpu_joules": 3.0}, load=(1, 2), frequency_hz=(0, 2e9)),
+        told({"foreign_seconds": 0.6, "gpu_joules": 4.5}, load=(2, 3), frequency_hz=(0, 3e9), celsius=(61, 58)),
     )
     measurements = {"encoder": {block: make_measurement(block=block, telemetry=one) for block, one in enumerate(tells)}}
     result = make_result()
     result.measurements["encoder"] = measurements["encoder"]
-    # The connector took turns with the encoder: the same energy, said once more.
+    # The connector took turns with the encoder: its energy is its own.
     result.measurements["connector"] = {
-        block: make_measurement("connector", block, telemetry=one.model_copy(update={"stolen": 0.0}))
-        for block, one in enumerate(tells)
+        block: make_measurement("connector", block, telemetry=told({"gpu_joules": 0.25}, celsius=(50, 60)))
+        for block in range(2)
     }
     silent = {b: v.model_copy(update={"telemetry": None}) for b, v in result.measurements["llm"].items()}
     result.measurements["llm"] = silent
@@ -67,8 +68,8 @@ def test_what_the_machine_did_meanwhile_is_in_the_table():
     assert row["foreign"] == pytest.approx(0.2)
     assert row["stolen"] == 0.0
     assert row["frequency_hz"] == 2.5e9
-    assert row["celsius"] == 61
-    assert row["gpu_joules"] == 7.5
+    assert row["celsius"] == 60
+    assert row["gpu_joules"] == 8.0
     assert not {"gpu_watts", "gpu_clock_hz"} & set(row)  # this machine did not say
 
 

@@ -4,13 +4,17 @@ import random
 
 import pytest
 
-from conftest import MACHINE, PROTOCOL, failed_measurement, make_component, make_evaluation, make_measurement
+from conftest import EXECUTION, MACHINE, PROTOCOL, failed_measurement, make_component, make_evaluation, make_measurement
 from harness.analysis.comparison import compare, compare_scores, differences
 from harness.schema import HarnessError
 
 
 def side(scales, **changes):
     return {block: make_measurement(block=block, scale=scale, **changes) for block, scale in enumerate(scales)}
+
+
+def elsewhere(**changes):
+    return make_component(execution=EXECUTION.model_copy(update=changes))
 
 
 def noise(seed, share=0.005):
@@ -54,10 +58,11 @@ def test_disturbed_blocks_are_left_out_and_said_and_too_many_leave_no_verdict():
     ("changes", "said"),
     [
         ({"machine": MACHINE.model_copy(update={"driver": "550"})}, "driver: unknown, 550"),
-        ({"machine": MACHINE.model_copy(update={"libraries": {"torch": "1"}})}, "torch: 0, 1"),
+        ({"machine": MACHINE.model_copy(update={"libraries": {"numpy": "1"}})}, "numpy: 0, 1"),
         ({"machine": MACHINE.model_copy(update={"governor": "powersave"})}, "governor: unknown, powersave"),
-        ({"component": make_component(threads=2)}, "threads: 1, 2"),
-        ({"component": make_component(dtype="float16")}, "dtype: float32, float16"),
+        ({"component": elsewhere(threads=2)}, "threads: 1, 2"),
+        ({"component": elsewhere(runtime="other")}, "runtime: torch, other"),
+        ({"component": elsewhere(dtype="float16")}, "dtype: float32, float16"),
         ({"component": make_component(protocol=PROTOCOL.model_copy(update={"warmup": 9}))}, "protocol: "),
     ],
 )

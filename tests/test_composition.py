@@ -103,7 +103,7 @@ def test_percentiles_need_enough_independent_samples():
     assert result.percentile("encoder", "encode", 0.99) is None
 
 
-@pytest.mark.parametrize("kind", ["encoder", "connector", "llm", "vlm"])
+@pytest.mark.parametrize("kind", ["encoder", "connector", "llm", "composed_vlm"])
 def test_a_component_that_failed_in_any_block_leaves_no_number(kind):
     result = make_result(direct=(1.0,) * 6)
     bad = failed_measurement(kind, 3, status="out_of_memory", reason="28.4 GiB")
@@ -157,7 +157,7 @@ def test_several_encoders_and_a_fusion_add_up():
     assert result.efficiency("encoder", "encode").share.value == pytest.approx(2 / (44 * 1.035))
     assert result.work("encoder", "encode").flops == 2 * 10**8
     # 100 bytes of weights each, 50 more while the largest works.
-    parts = Result(result.planned, {k: v for k, v in result.measurements.items() if k != "vlm"}, {})
+    parts = Result(result.planned, {k: v for k, v in result.measurements.items() if k != "composed_vlm"}, {})
     assert parts.memory()[0] == 500 + 5 * 100 + 50
     assert result.residual("ttft_model") is not None
     assert result.residual("ttft_paper") is None  # the whole VLM's prefill over visual tokens holds the fusion

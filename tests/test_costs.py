@@ -73,6 +73,6 @@ def test_prefill_counts_causal_attention_once_and_the_vocabulary_for_the_last_to
 
 def test_a_whole_vlm_is_the_sum_of_its_parts():
     llm = LLM.model_copy(update={"config": {**LLM.config, "vocab_size": 500}})
-    whole = work_of(make_component("vlm", llm=llm))
+    whole = work_of(make_component("composed_vlm", llm=llm))
     for kind, stage in (("encoder", "encode"), ("connector", "project"), ("llm", "prefill")):
-        assert work_of(make_component(kind, **({} if kind == "encoder" else {"llm": llm})))[stage] == whole[stage]
+        assert work_of(make_component(kind, **({"llm": llm} if kind == "llm" else {})))[stage] == whole[stage]

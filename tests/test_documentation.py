@@ -36,7 +36,7 @@ from PIL import Image
 import harness
 from benchmarks.checkpoints import KINDS
 from conftest import install, make_report, make_result
-from harness import api, sweep
+from harness import api, pipeline, sweep
 from harness.analysis import claims
 from harness.analysis.table import table_of
 from harness.configuration import command_line
@@ -50,11 +50,11 @@ from harness.report.__main__ import main as report
 from harness.report.__main__ import parse as parse_report
 from harness.report.figures import draw_figures
 from harness.report.sections import sections_of
-from harness.schema import STAGES, TTFTS, HarnessError, Status, Work, modules_of
+from harness.schema import STAGES, TTFTS, HarnessError, Status, Work
 from harness.stats import Verdict
 from harness.storage.lock import Held
 from harness.timing import plan
-from harness.timing.telemetry import Disturbed
+from harness.timing.quiet import Disturbed
 from harness.train.finetune import options_of
 
 ROOT = Path(__file__).parent.parent
@@ -275,7 +275,7 @@ def light(monkeypatch):
     real = plan.parameters_of
 
     def parameters_of(component):
-        key = modules_of(component)
+        key = component.modules
         if key not in WEIGHTS:
             WEIGHTS[key] = real(component)
         return WEIGHTS[key]
@@ -315,7 +315,7 @@ def test_dry_commands_plan_points(words, hub, examples, light, capsys):
 
 def test_a_system_of_ones_own_has_the_tokens_that_it_says(examples):
     point = make_point(compose_all(["system=example_system"])[1][0])
-    assert point.visual_tokens == point.system.visual_tokens == 405
+    assert point.visual_tokens == point.model.system.visual_tokens == 405
 
 
 def test_an_encoder_of_ones_own_is_measured(examples):
@@ -335,7 +335,7 @@ def measured(tmp_path_factory):
     folder = tmp_path_factory.mktemp("measured")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(sweep, "report_name", lambda common, arguments: common["sweep"]["name"])
+        patch.setattr(pipeline, "report_name", lambda common, arguments: common["sweep"]["name"])
         for fence, words in COMMANDS:
             if fence.mark == "run" and kind_of(words) == "sweep":
                 assert sweep.main([*words[3:], *SMALL]) == 0, shlex.join(words)
@@ -607,7 +607,7 @@ def test_a_name_that_does_not_exist_is_found():
         "ttft_modell",
         "harness.frontier.nothing",
         "reports/nowhere/",
-        "Protocol.versions",
+        "TimingProtocol.versions",
         "encode_efficency",
     ):
         assert not known(span, readme), span
@@ -627,7 +627,12 @@ def test_exit_codes_are_those_of_the_command_line(capsys):
     told = re.search(r"exit codes? (?:is|are) (.*?\.)(?= [A-Z`]|$)", text)[1]
     named = {int(code) for code in re.findall(r"(?<![\w.])\d+(?![\w.]*\w)", told)}
     raised = {error.exit_code for error in (HarnessError, Held, Disturbed)}
-    assert named == (returned("run") | raised | {command_line.BUG, command_line.CLOSED, command_line.INTERRUPTED}) - {0}
+    assert named == (
+        returned("run")
+        | returned("conclude")
+        | raised
+        | {command_line.BUG, command_line.CLOSED, command_line.INTERRUPTED}
+    ) - {0}
     assert sweep.main(["encoder=nothing"]) == 2
     assert "unknown encoder" in capsys.readouterr().err
 

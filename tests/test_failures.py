@@ -1,7 +1,6 @@
 """Planted failures: real components with a real fault in them, measured by a real session. None of them ends the
 sweep, none of them yields a number."""
 
-import json
 import os
 import signal
 import subprocess
@@ -15,15 +14,17 @@ import torch
 
 from conftest import ENCODER, MACHINE, make_component
 from harness.progress import Progress
-from harness.runtimes.torch_runtime import TorchDevice
+from harness.runtimes import torch as torch_runtime
+from harness.runtimes.torch import TorchDevice
 from harness.schema import Measurement
 from harness.storage import store
 from harness.timing import measurer
+from harness.timing.executors import Outcome, perform
+from harness.timing.executors.process import Executor, work_off
 from harness.timing.measurer import Measurer, build, measure_ceilings, share_of
 from harness.timing.plan import Plan
 from harness.timing.session import Session
 from harness.timing.timer import check_timer
-from harness.timing.worker import Outcome, Worker, attempt, work_off
 
 FAULTS = {
     "out of memory": ("out_of_memory", "can't allocate memory"),
@@ -63,13 +64,14 @@ class Skipped:
     def __call__(self, pixels):
         return self.kept
 
-    def prepare(self, resolution):
+    def at(self, resolution):
         pass
 
 
 def plant(workload, fault):
     """Put the fault into the encoder of `workload`."""
-    honest, memory = workload.encoder.backbone.forward_features, {}
+    backbone = workload.encoder.module.backbone
+    honest, memory = backbone.forward_features, {}
 
     def forward(pixels):
         if fault == "out of memory":
@@ -88,7 +90,7 @@ def plant(workload, fault):
         memory[key] = honest(pixels)
         return memory[key]
 
-    workload.encoder.backbone.forward_features = forward
+    backbone.forward_features = forward
     if fault == "not run":
         kept = honest(torch.zeros(1, 3, 128, 128)).flatten(2).transpose(1, 2)
         workload.encoder = Skipped(kept)
@@ -97,7 +99,9 @@ def plant(workload, fault):
 
 def make_measurer():
     """A measurer that builds components with the fault that their encoder is named after."""
-    measurer.build = lambda place, component, examples: plant(build(place, component, examples), component.encoder.name)
+    measurer.build = lambda runtimes, component, examples: plant(
+        build(runtimes, component, examples), component.encoder.name
+    )
     measurer.measure_ceilings = partial(measure_ceilings, seconds=0.05)
     return Measurer()
 
@@ -107,38 +111,34 @@ def child(pipe):
     work_off(pipe, make_measurer())
 
 
-class Mixed(Worker):
+class Mixed(Executor):
     """A real worker for what ends a process or hangs; the rest, which only raises, is done here to save time."""
 
     def measure(self, units, seed, timeout, progress=lambda *_: None):
-        names = [component.encoder.name for unit in units for component in unit]
+        names = [component.encoder.name for unit in units for component in unit.values()]
         if len(names) > 2:  # the faults among them end the batch; a real one would take a process for nothing
             return Outcome("crashed", "somebody's fault")
         if {"crash", "hang", "fine"} & {*names}:
             return super().measure(units, seed, timeout if "hang" in names else 600, progress)
-        measurer.TorchDevice = Unawaited if names == ["does not wait"] else TorchDevice
-        asked = [[component.model_dump_json() for component in unit] for unit in units]
-        done = attempt(make_measurer(), {"measure": asked, "seed": seed}, progress)
-        return Outcome(done["status"], done["reason"], tuple(json.loads(done["results"])), "here")
+        torch_runtime.TorchDevice = Unawaited if names == ["does not wait"] else TorchDevice
+        asked = [{key: component.model_dump_json() for key, component in unit.items()} for unit in units]
+        return Outcome.read(perform(make_measurer(), {"measure": asked, "seed": seed}, progress), "here")
 
 
 @pytest.fixture(scope="module")
 def measurements(tmp_path_factory):
     root = tmp_path_factory.mktemp("failures")
     names = ["fine", *FAULTS, "fine, too"]
-    components = {
-        name: make_component(encoder=ENCODER.model_copy(update={"name": name}), attention="") for name in names
-    }
+    components = {name: make_component(encoder=ENCODER.model_copy(update={"name": name})) for name in names}
     plan = Plan(components=components, commands=dict.fromkeys(names, "command"), machines={"cpu": MACHINE})
     try:
         with Progress(1.0) as progress:
-            session = Session(plan, root, 4, 0, progress)
-            session.worker = Mixed(child)
+            session = Session(plan, root, 4, 0, progress, Mixed(target=child))
             session.measure_all([names, names])
     finally:
         measurer.build, measurer.measure_ceilings = build, measure_ceilings
         measurer.check_timer = check_timer
-        measurer.TorchDevice = TorchDevice
+        torch_runtime.TorchDevice = TorchDevice
     return store.read_all(root, Measurement)
 
 
@@ -175,21 +175,21 @@ def test_what_has_no_fault_is_measured_in_every_block(measurements, name):
 
 
 def test_a_busy_process_beside_it_disturbs_a_measurement_and_is_named():
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (os.cpu_count() or 1))]
     rules = make_component().protocol.model_copy(update={"min_samples": 30, "max_samples": 30, "warmup_seconds": 0.3})
-    component = make_component(resolution=512, visual_tokens=64, attention="", protocol=rules)
+    component = make_component(resolution=512, visual_tokens=64, protocol=rules)
     measurer = Measurer()
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (os.cpu_count() or 1))]
     try:
-        ((attempts,),) = measurer.measure([[component]], "0/0", lambda *_: None)
+        attempts = measurer.measure([{"it": component}], "0/0", lambda *_: None)["it"]
     finally:
         for process in busy:
             process.kill()
             process.wait()
     assert len(attempts) == 2  # repeated once, within the bound, and then reported as it is
     last = attempts[-1]
-    assert last["disturbed"]
-    assert any("waited" in mark for mark in last["samples"].marks)
-    assert last["telemetry"].foreign > 0.2
+    assert last.disturbed
+    assert any("waited" in mark for mark in last.samples.marks)
+    assert last.telemetry.share("foreign_seconds") > 0.2
 
 
 class Warm:

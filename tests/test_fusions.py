@@ -6,7 +6,7 @@ import torch
 from conftest import CONNECTOR, ENCODER, GATED, LLM, make_component, make_point
 from harness.models.fusions import Fused
 from harness.models.vlm import Vlm, VlmSpec
-from harness.schema import Connector, Fusion, HarnessError, stages_of
+from harness.schema import Connector, Fusion, HarnessError
 from harness.timing.costs import work_of
 from harness.timing.measurer import Measurer
 from harness.timing.plan import components_of
@@ -119,14 +119,14 @@ def test_a_fusion_needs_room_in_the_llm():
 
 def parts_of(**changes):
     fields = {"llm": TEXT, "resolution": 256} | changes
-    return {component.kind: component for component in components_of(make_point(**fields))}
+    return {component.kind: component for component in components_of(make_point(**fields)).values()}
 
 
 def test_stages_are_named_for_what_they_hold():
     found = parts_of(connector=LATENTS, fusion=GATED)
-    assert stages_of(found["fusion"]) == ("fuse",)
-    assert "prefill_visual" not in stages_of(found["llm"])  # its sequence is text
-    assert "prefill_visual" in stages_of(parts_of(connector=SVA, also=(ENCODER,), fusion=SAMPLERS)["llm"])
+    assert found["fusion"].stages == ("fuse",)
+    assert "prefill_visual" not in found["llm"].stages  # its sequence is text
+    assert "prefill_visual" in parts_of(connector=SVA, also=(ENCODER,), fusion=SAMPLERS)["llm"].stages
 
 
 @pytest.mark.parametrize(
@@ -136,16 +136,15 @@ def test_stages_are_named_for_what_they_hold():
 )
 def test_every_component_of_a_fused_system_is_measured(parts):
     components = components_of(make_point(llm=TEXT, resolution=256, **parts))
-    for component, attempts in zip(components, Measurer().measure([[c] for c in components], "0", print), strict=True):
-        samples = attempts[0][-1]["samples"]
-        assert set(samples.seconds) == set(stages_of(component))
+    found = Measurer().measure([{part: component} for part, component in components.items()], "0", print)
+    for part, component in components.items():
+        samples = found[part][-1].samples
+        assert set(samples.seconds) == set(component.stages)
         assert all(len(times) == len(samples.marks) for times in samples.seconds.values())
 
 
 def test_work_of_a_fusion_is_that_of_its_matrices():
-    component = make_component(
-        "fusion", encoder=None, connector=None, fusion=GATED, llm=TEXT, visual_tokens=0, text_tokens=5, resolution=None
-    )
+    component = make_component("fusion", fusion=GATED, width=TEXT.config["hidden_size"], visual_tokens=0, text_tokens=5)
     # Of each of two layers: query and output 32 x 16, key and value 64 x 32, attention 2 x 16, and 2 x 32 x 128.
     each = 2 * (5 * 32 * 16 * 2 + 3 * 64 * 32 + 5 * 3 * 16 * 2 + 5 * 32 * 128 * 2)
     assert work_of(component)["fuse"].flops == 2 * each

@@ -20,16 +20,16 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from benchmarks.checkpoints import KINDS, LLAVA, REFUSED
 from conftest import CONNECTOR, ENCODER, LLM
-from harness import sweep
+from harness import runtimes, sweep
 from harness.configuration.compose import compose_all
 from harness.configuration.points import make_point
 from harness.evaluate.answers import Engine
 from harness.models.hub import folder_of_hub, hash_hub, learn, load_hub, parameters_of_hub, weights_of_hub
 from harness.models.vlm import Vlm, VlmSpec
-from harness.runtimes.torch_runtime import TorchDevice, build
-from harness.schema import STAGES_OF, HarnessError
+from harness.schema import HarnessError, HubComponent, HubModel
 from harness.suites.questions import examples
 from harness.timing.plan import components_of
+from harness.timing.workloads import build
 
 TOKENS = 6
 TEXTS = ["What is it?", "What colour is it?", "Read it!", "Is it a dog?"]
@@ -283,16 +283,16 @@ def test_at_its_own_size_a_point_is_what_a_pass_finds(folder, model):
     attention = model.model.config._attn_implementation
     point = point_of(folder, attention=attention)
     assert (point.resolution, point.visual_tokens) == OWN[folder.name]
-    assert point.published.override is None
+    assert point.model.override is None
     assert weights_of_hub(folder) == parameters_of_hub(folder)
-    (component,) = components_of(point)
-    workload = build(TorchDevice("cpu", "float32", 1), component, examples())
+    (component,) = components_of(point).values()
+    workload = build(lambda where: runtimes.find(where.runtime)(where), component, examples())
     with torch.inference_mode():
         stages = [*workload.run(0)]
         left = workload.outputs()
         stages += [*workload.extra_stages(), "ttft_fused"]
-    assert stages == [*STAGES_OF["published"]]
-    assert (left.calls, left.visual_tokens, left.text_tokens) == (1, *point.tokens)
+    assert stages == [*HubComponent.STAGES]
+    assert (left.calls, left.visual_tokens, left.text_tokens) == (1, *point.model.tokens)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in OWN if kind not in FREE and kind != "llava_question_first"])
@@ -311,8 +311,8 @@ def test_a_size_that_was_asked_for_is_another_point(folders):
     own, asked = point_of(free), point_of(free, resolution=140)
     assert own.resolution == asked.resolution == 140
     assert own != asked  # a small image keeps its size in one, not in the other
-    assert (own.published.override, asked.published.override) == (None, 140)
-    assert own.published.native is None
+    assert (own.model.override, asked.model.override) == (None, 140)
+    assert own.model.native is None
 
 
 @pytest.mark.parametrize("kind", REFUSED)
@@ -647,5 +647,5 @@ def test_a_download_that_was_broken_off_is_not_all_of_the_weights(remote, tmp_pa
     index = {"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}
     (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
     (config,) = compose_all(["vlm=hub", "vlm.path=org/llava", "suites=[]"])[1]
-    assert make_point(config, weights=False).published is not None
+    assert isinstance(make_point(config, weights=False).model, HubModel)
     assert weights_of_hub(folder_of_hub("org/llava", weights=False)) == parameters_of_hub(source)

@@ -58,8 +58,8 @@ ALLOWED: dict[str, dict[str, str]] = {
         "from_pretrained": "in the child first; no code and no pickle of a folder is taken",
     },
     "machine.py": {"read_text": "the kernel's files"},
-    "timing/telemetry.py": dict.fromkeys(("os.open", "read_text"), "the kernel's files"),
-    "runtimes/torch_runtime.py": {"read_text": "the kernel's files"},
+    "timing/telemetry/linux.py": dict.fromkeys(("os.open", "read_text"), "the kernel's files"),
+    "runtimes/torch.py": {"read_text": "the kernel's files"},
     "registry.py": {
         "importlib.import_module": "files of ours, of installed packages, and what the user's command names"
     },
@@ -77,7 +77,7 @@ ALLOWED: dict[str, dict[str, str]] = {
         "np.load": "arrays that this very training drew; no pickles (numpy's default)",
         **dict.fromkeys(("json.loads", "read_text"), "rows that this very training drew, and its own code"),
     },
-    "timing/worker.py": {"json.loads": "what the measuring process says"},
+    "timing/executors/__init__.py": {"json.loads": "what the measuring process says"},
 }
 """Module -> call -> why what it reads is not foreign, or who bounded it."""
 

@@ -21,7 +21,8 @@ from conftest import talkative
 from harness.analysis.scores import statistics_of
 from harness.configuration.compose import ROOT
 from harness.evaluate import answers
-from harness.lm_evaluation import MARK, HarnessLM, SuiteTask, main, no_device, places
+from harness.evaluate.lm_eval import MARK, HarnessLM, SuiteTask, places
+from harness.lm_evaluation import main, no_device
 from harness.models.answering import Composed
 from harness.models.preprocess import pixel_tensor
 from harness.models.vlm import load_vlm

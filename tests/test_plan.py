@@ -1,9 +1,10 @@
 import pytest
 
-from conftest import MACHINE, make_component, make_evaluation, make_measurement
+import conftest
+from conftest import LLM, MACHINE, make_component, make_evaluation, make_measurement
 from harness.configuration.compose import compose_all
 from harness.configuration.points import make_point
-from harness.schema import Ceilings, component_key, modules_of
+from harness.schema import Ceilings, Part, component_key
 from harness.timing.costs import work_of
 from harness.timing.plan import batches, components_of, estimate, estimate_measurement, is_missing, make_plan
 
@@ -18,7 +19,7 @@ def plan_of(*arguments, direct=0):
 
 def kinds(plan):
     found = [component.kind for component in plan.components.values()]
-    return {kind: found.count(kind) for kind in ("encoder", "connector", "llm", "vlm")}
+    return {kind: found.count(kind) for kind in ("encoder", "connector", "llm", "composed_vlm")}
 
 
 def test_a_grid_needs_each_encoder_once_and_one_llm_for_each_number_of_tokens():
@@ -27,9 +28,9 @@ def test_a_grid_needs_each_encoder_once_and_one_llm_for_each_number_of_tokens():
     assert len(plan.points) == 6
     # Tokens: 1, 4, 16 at stride 64 and 4, 16, 64 at stride 32: four different numbers.
     # Both encoders have 512 features, so one connector for each number of tokens, too.
-    assert kinds(plan) == {"encoder": 6, "connector": 4, "llm": 4, "vlm": 0}
+    assert kinds(plan) == {"encoder": 6, "connector": 4, "llm": 4, "composed_vlm": 0}
     three = plan_of("encoder=tiny_fastvithd", "llm=tiny_qwen2_s,tiny_qwen2_m,tiny_qwen2_l", "resolution=64,128")
-    assert kinds(three) == {"encoder": 2, "connector": 6, "llm": 6, "vlm": 0}
+    assert kinds(three) == {"encoder": 2, "connector": 6, "llm": 6, "composed_vlm": 0}
 
 
 def test_encoders_and_llms_of_the_same_architecture_are_shared_whatever_they_are_called():
@@ -41,11 +42,13 @@ def test_encoders_and_llms_of_the_same_architecture_are_shared_whatever_they_are
 
 
 def test_connectors_between_equal_widths_are_shared():
-    one = make_component("connector")
-    deeper = one.llm.model_copy(update={"config": {**one.llm.config, "num_hidden_layers": 9}})
-    assert component_key(one, MACHINE) == component_key(one.model_copy(update={"llm": deeper}), MACHINE)
-    wider = one.llm.model_copy(update={"config": {**one.llm.config, "hidden_size": 64}})
-    assert component_key(one, MACHINE) != component_key(one.model_copy(update={"llm": wider}), MACHINE)
+    def connector_of(**config):
+        point = conftest.make_point(llm=LLM.model_copy(update={"config": {**LLM.config, "vocab_size": 99, **config}}))
+        return components_of(point)[Part("connector")]
+
+    one = connector_of()
+    assert component_key(one, MACHINE) == component_key(connector_of(num_hidden_layers=9), MACHINE)
+    assert component_key(one, MACHINE) != component_key(connector_of(hidden_size=64), MACHINE)
 
 
 def test_more_blocks_keep_the_key_and_another_rule_changes_it():
@@ -64,17 +67,17 @@ def test_more_blocks_keep_the_key_and_another_rule_changes_it():
 def test_directly_measured_points_are_a_sample_that_does_not_move():
     grid = ["encoder=tiny_fastvithd,tiny_vit", "resolution=64,128,256"]
     few, again = plan_of(*grid, direct=2), plan_of(*reversed(grid), direct=2)
-    assert kinds(few)["vlm"] == 2
-    chosen = [{p.point.name for p in plan.points if "vlm" in p.components} for plan in (few, again)]
+    assert kinds(few)["composed_vlm"] == 2
+    chosen = [{p.point.name for p in plan.points if "composed_vlm" in p.components} for plan in (few, again)]
     assert chosen[0] == chosen[1]
-    assert kinds(plan_of(*grid, direct=None))["vlm"] == 6
-    direct = [c for c in few.components.values() if c.kind == "vlm"]
+    assert kinds(plan_of(*grid, direct=None))["composed_vlm"] == 6
+    direct = [c for c in few.components.values() if c.kind == "composed_vlm"]
     assert all(c.weights != "random" and c.checkpoint.startswith("shipped:") for c in direct)
 
 
 def test_the_llm_of_the_reference_family_has_its_trained_vocabulary():
     _, configs = compose_all(["resolution=64"])
-    llm = next(c for c in components_of(make_point(configs[0])) if c.kind == "llm")
+    llm = next(c for c in components_of(make_point(configs[0])).values() if c.kind == "llm")
     assert llm.llm.config["vocab_size"] > 100
 
 
@@ -99,20 +102,20 @@ def test_a_batch_holds_weights_up_to_a_bound_and_each_model_is_built_once(monkey
     monkeypatch.setattr("harness.timing.plan.BATCH_WEIGHT_BYTES", 3 * 2**20)
     for block in range(3):
         found = batches(plan, plan.components, 0, block)
-        models = [{modules_of(plan.components[key]) for key in flat([batch])} for batch in found]
+        models = [{plan.components[key].modules for key in flat([batch])} for batch in found]
         assert len(found) > 1
         assert sum(map(len, models)) == len(set().union(*models))
         for batch, names in zip(found, models, strict=True):
-            heads = {modules_of(plan.components[key]): key for key in flat([batch])}
+            heads = {plan.components[key].modules: key for key in flat([batch])}
             assert len(names) == 1 or sum(map(plan.weight_bytes, heads.values())) <= 3 * 2**20
 
 
 def test_the_sides_of_a_comparison_are_one_unit():
     plan = plan_of("encoder=tiny_fastvithd,tiny_fastvit", "resolution=64", direct=0)
     encoders = [key for key, component in plan.components.items() if component.kind == "encoder"]
-    together = {key: "encoders" if key in encoders else key for key in plan.components}
+    plan.sides = {key: "encoders" if key in encoders else key for key in plan.components}
     for block in range(4):
-        units = [sorted(unit) for batch in batches(plan, plan.components, 0, block, together) for unit in batch]
+        units = [sorted(unit) for batch in batches(plan, plan.components, 0, block) for unit in batch]
         assert sorted(encoders) in units
         assert sorted(map(len, units)) == [1] * (len(plan.components) - 2) + [2]
 
@@ -177,7 +180,7 @@ def plan_with(machine, *overrides, extrapolate="auto"):
 
 
 def test_an_llm_larger_than_memory_is_measured_at_a_few_depths():
-    small = MACHINE.model_copy(update={"memory_bytes": 2**30})
+    small = MACHINE.model_copy(update={"device_bytes": 2**30})
     big = ["encoder=fastvithd", "llm=qwen2_0_5b", "resolution=256", "device=cpu"]
     plan = plan_with(small, *big)
     assert set(plan.points[0].components) == {"encoder", "connector", "llm@2", "llm@5", "llm@8"}
@@ -192,13 +195,14 @@ def test_an_llm_larger_than_memory_is_measured_at_a_few_depths():
 
 
 def test_depths_are_shared_by_the_points_that_have_them():
-    small = MACHINE.model_copy(update={"memory_bytes": 2**30})
+    small = MACHINE.model_copy(update={"device_bytes": 2**30})
     plan = plan_with(small, "encoder=fastvithd,mci4", "llm=qwen2_0_5b", "resolution=256,512", "device=cpu")
-    assert kinds(plan) == {"encoder": 4, "connector": 4, "llm": 6, "vlm": 0}  # both encoders give 16 and 64 tokens
+    # Both encoders give 16 and 64 tokens.
+    assert kinds(plan) == {"encoder": 4, "connector": 4, "llm": 6, "composed_vlm": 0}
 
 
 def test_an_encoder_of_tiles_does_the_work_of_all_of_them():
     _, configs = compose_all(["encoder=fastvit", "llm=qwen2_0_5b", "resolution=64", "tiles=1,5"])
-    one, five = (components_of(make_point(config)) for config in configs)
+    one, five = ([*components_of(make_point(config)).values()] for config in configs)
     assert five[0].visual_tokens == five[2].visual_tokens == 5 * one[0].visual_tokens
     assert work_of(five[0])["encode"].flops == 5 * work_of(one[0])["encode"].flops

@@ -26,7 +26,7 @@ def test_a_trained_point_takes_its_parts_from_the_checkpoint(vlm_folder, monkeyp
     monkeypatch.setattr(harness.configuration.points, "check_checkpoint", lambda *_: renamed)
     monkeypatch.setattr(harness.configuration.points, "check_parts", lambda *_: None)
     point = point_of(f"checkpoint={vlm_folder}", "resolution=128", "limit=3", "threads=2")
-    assert point.encoder == renamed.encoder
+    assert point.model.encoder == renamed.encoder
     assert point.weights == hash_checkpoint(vlm_folder)
     assert [s.images for s in point.suites] == [3, 3, 3]
     assert no_accuracy(point) == ""
@@ -112,7 +112,7 @@ def test_a_checkpoint_of_another_model_is_refused(vlm_folder):
 
 def test_parts_that_nobody_names_are_those_of_the_folder(vlm_folder):
     point = point_of(f"checkpoint={vlm_folder}")
-    assert (point.encoder.name, point.llm.name) == ("micro_fastvithd", "micro_qwen2")
+    assert (point.model.encoder.name, point.model.llm.name) == ("micro_fastvithd", "micro_qwen2")
     assert point.resolution == 128  # its encoder's own
 
 
@@ -124,5 +124,5 @@ def test_a_folder_without_weights_is_refused(tmp_path):
 def test_tiles_are_counted_as_llava_onevision_counts_them():
     """Nine tiles of 384 px and an overview: 7,290 visual tokens of an image of 1,152 px."""
     point = point_of("encoder=siglip_so400m_384_ov", "llm=qwen2_0_5b", "resolution=384", "tiles=10")
-    assert (point.side, point.visual_tokens) == (1152, 7290)
+    assert (point.input_px, point.visual_tokens) == (1152, 7290)
     assert point.name == "siglip_so400m_384_ov 1152px in 10 tiles qwen2_0_5b"

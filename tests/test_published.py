@@ -12,7 +12,7 @@ import pytest
 from test_questions import SCHEMAS, picture, write
 
 from benchmarks.checkpoints import KINDS
-from harness.schema import STAGES_OF, Evaluation, Measurement
+from harness.schema import Evaluation, HubComponent, Measurement
 from harness.storage import store
 from harness.sweep import main
 
@@ -76,7 +76,7 @@ def test_killed_while_it_answers_it_loses_no_answer_and_repeats_none(folder, tmp
 def test_its_stages_are_timed_and_what_its_own_code_hides_is_missing(folder):
     (measurement,) = store.read_all(folder / "results", Measurement)
     assert measurement.status == "ok", measurement.reason
-    assert set(measurement.samples.seconds) == set(STAGES_OF["published"])
+    assert set(measurement.samples.seconds) == set(HubComponent.STAGES)
     assert measurement.component.visual_tokens == 16
     assert measurement.component.text_tokens >= 24
     table = pd.read_csv(next((folder / "reports").glob("*")) / "table.csv")

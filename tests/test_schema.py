@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from conftest import MACHINE, make_component, make_evaluation, make_measurement, make_point
-from harness.schema import Evaluation, Measurement, component_key, fingerprint, question_key
+from harness.schema import Evaluation, Measurement, component_key, evaluation_key, fingerprint
 
 
 def test_entries_survive_json():
@@ -23,7 +23,7 @@ def test_fingerprint_ignores_the_order_of_keys_and_sees_every_value():
 
 
 def test_a_component_is_decided_by_architecture_weights_and_machine_but_not_by_the_folder():
-    one = make_component("vlm", weights="abc", checkpoint="/one")
+    one = make_component("composed_vlm", weights="abc", checkpoint="/one")
     key = component_key(one, MACHINE)
     assert component_key(one.model_copy(update={"checkpoint": "/two"}), MACHINE) == key
     for changes in (
@@ -31,7 +31,9 @@ def test_a_component_is_decided_by_architecture_weights_and_machine_but_not_by_t
         {"resolution": 256},
         {"visual_tokens": 16},
         {"text_tokens": 25},
-        {"threads": 2},
+        {"execution": one.execution.model_copy(update={"threads": 2})},
+        {"execution": one.execution.model_copy(update={"runtime": "other"})},
+        {"execution": one.execution.model_copy(update={"libraries": {"torch": "1"}})},
     ):
         assert component_key(one.model_copy(update=changes), MACHINE) != key, changes
     for changes in ({"device_name": "other"}, {"driver": "1"}, {"governor": "powersave"}, {"build": "25B78"}):
@@ -40,17 +42,20 @@ def test_a_component_is_decided_by_architecture_weights_and_machine_but_not_by_t
 
 def test_an_evaluation_does_not_depend_on_how_latency_is_measured():
     point, suite = make_point(weights="abc"), make_evaluation().suite
-    key = question_key(point, suite, MACHINE, "")
+    key = evaluation_key(point, suite, MACHINE, "")
     quick = point.protocol.model_copy(update={"warmup": 9})
-    assert question_key(point.model_copy(update={"protocol": quick}), suite, MACHINE, "") == key
-    assert question_key(point.model_copy(update={"suites": (suite,)}), suite, MACHINE, "") == key
+    assert evaluation_key(point.model_copy(update={"protocol": quick}), suite, MACHINE, "") == key
+    assert evaluation_key(point.model_copy(update={"suites": (suite,)}), suite, MACHINE, "") == key
     for other in (
-        question_key(point.model_copy(update={"weights": "abd"}), suite, MACHINE, ""),
-        question_key(point.model_copy(update={"resolution": 64}), suite, MACHINE, ""),
-        question_key(point, suite.model_copy(update={"images": 3}), MACHINE, ""),
-        question_key(point, suite, MACHINE, "other rows"),
+        evaluation_key(point.model_copy(update={"weights": "abd"}), suite, MACHINE, ""),
+        evaluation_key(point.model_copy(update={"resolution": 64}), suite, MACHINE, ""),
+        evaluation_key(point, suite.model_copy(update={"images": 3}), MACHINE, ""),
+        evaluation_key(point, suite, MACHINE, "other rows"),
     ):
         assert other != key
+    twin = MACHINE.model_copy(update={"host": "1" * 8, "memory_bytes": 2**36})
+    assert evaluation_key(point, suite, twin, "") == key  # which of two equal machines answered does not matter
+    assert evaluation_key(point, suite, MACHINE.model_copy(update={"device_name": "other"}), "") != key
 
 
 def test_visual_tokens_are_the_square_of_resolution_over_stride():

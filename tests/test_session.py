@@ -5,34 +5,38 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from conftest import ENCODER, MACHINE, Clock, make_component, make_measurement, make_samples
+from conftest import ENCODER, MACHINE, Clock, make_attempt, make_component, make_measurement
 from harness.progress import Progress
 from harness.schema import Measurement
 from harness.storage import store
 from harness.storage.lock import Held, device_lock, locked
 from harness.timing import session as sessions
+from harness.timing.executors import Outcome
 from harness.timing.plan import Estimate, Plan
+from harness.timing.quiet import Disturbed, Use
 from harness.timing.session import GIVE_UP, Session, alone, await_quiet
-from harness.timing.telemetry import Disturbed, Use
-from harness.timing.worker import Outcome
 
 NAMES = ["one", "two", "three"]
-FIELDS = {name: getattr(make_measurement(), name) for name in ("timer", "telemetry", "memory", "ceilings")}
 
 
 def make_plan(names=NAMES, **protocol):
     rules = make_component().protocol.model_copy(update=protocol)
     components = {
-        name: make_component(encoder=ENCODER.model_copy(update={"name": name}), attention="", protocol=rules)
-        for name in names
+        name: make_component(encoder=ENCODER.model_copy(update={"name": name}), protocol=rules) for name in names
     }
     plan = Plan(components=components, commands=dict.fromkeys(names, "command"), machines={"cpu": MACHINE})
     plan._work = {name: {"encode": make_measurement().work["encode"]} for name in names}
     return plan
+
+
+def attempts_of(tries):
+    """Made-up attempts by key, from whether each was disturbed."""
+    return {key: tuple(make_attempt(disturbed=each) for each in disturbed) for key, disturbed in tries.items()}
 
 
 class Scripted:
@@ -45,25 +49,17 @@ class Scripted:
     def measure(self, units, seed, timeout, progress=lambda *_: None):
         if not self.running:
             self.running, self.started = True, self.started + 1
-        names = [component.encoder.name for unit in units for component in unit]
+        asked = {key: component.encoder.name for unit in units for key, component in unit.items()}
+        names = [*asked.values()]
         self.asked.append(sorted(names))
         progress("timing", 0.5)
         found = self.script(names, int(seed.partition("/")[2]))
         process = f"process {self.started}"
         if isinstance(found, Outcome):
             self.running = False
-            return Outcome(found.status, found.reason, found.results, process)
-        results = [
-            [
-                [
-                    {**FIELDS, "samples": make_samples(), "seconds": 1.0, "disturbed": disturbed}
-                    for disturbed in ([True] * (1 + self.repeats) if component.encoder.name in found else [False])
-                ]
-                for component in unit
-            ]
-            for unit in units
-        ]
-        return Outcome("ok", "", tuple(results), process)
+            return replace(found, process=process)
+        tries = {key: [True] * (1 + self.repeats) if name in found else [False] for key, name in asked.items()}
+        return Outcome("ok", attempts=attempts_of(tries), process=process)
 
     def stop(self):
         self.running = False
@@ -71,9 +67,7 @@ class Scripted:
 
 def make_session(root, plan, script, log=None, **arguments):
     progress = Progress(100, Console(file=log or io.StringIO(), soft_wrap=True, highlight=False))
-    made = Session(plan, root, 12, 0, progress, **arguments)
-    made.worker = Scripted(script)
-    return made
+    return Session(plan, root, 12, 0, progress, Scripted(script), **arguments)
 
 
 def kept(root):
@@ -117,8 +111,8 @@ def test_blocks_in_a_row_count(tmp_path, disturbed, blocks):
 
 def test_a_measurement_whose_repetition_was_not_disturbed_is_not_disturbed(tmp_path):
     plan = make_plan(["one"])
-    attempts = [{**FIELDS, "samples": make_samples(), "seconds": 1.0, "disturbed": each} for each in (True, False)]
-    one = make_session(tmp_path, plan, lambda names, block: Outcome("ok", "", ([attempts],)), patient=False)
+    outcome = Outcome("ok", attempts=attempts_of({"one": [True, False]}))
+    one = make_session(tmp_path, plan, lambda names, block: outcome, patient=False)
     one.measure_all([["one"]] * 5)
     assert len(kept(tmp_path)) == 10
 
@@ -190,17 +184,17 @@ def test_what_fails_alone_as_well_is_not_measured_in_later_blocks(tmp_path):
 
     one = make_session(tmp_path, make_plan(), script, log)
     one.measure_all([NAMES] * 3)
-    assert sorted(one.worker.asked[0]) == sorted(NAMES)
-    assert ["two"] in one.worker.asked[:4]
-    assert one.worker.asked[4:] == [["one", "three"]] * 2
+    assert sorted(one.executor.asked[0]) == sorted(NAMES)
+    assert ["two"] in one.executor.asked[:4]
+    assert one.executor.asked[4:] == [["one", "three"]] * 2
     assert f"failed: {one.plan.components['two'].name}: SIGSEGV" in log.getvalue()
 
 
 def test_sides_that_fail_together_and_not_alone_are_not_of_one_process(tmp_path):
-    one = make_session(
-        tmp_path, make_plan(["one", "two"]), lambda names, _: Outcome("crashed", "x") if len(names) > 1 else []
-    )
-    one.measure_all([["one", "two"]], {"one": "pair", "two": "pair"})
+    plan = make_plan(["one", "two"])
+    plan.sides = {"one": "pair", "two": "pair"}
+    one = make_session(tmp_path, plan, lambda names, _: Outcome("crashed", "x") if len(names) > 1 else [])
+    one.measure_all([["one", "two"]])
     good = [v for v in store.read_all(tmp_path, Measurement) if v.status == "ok"]
     assert len({v.process for v in good}) == 2
 

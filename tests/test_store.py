@@ -17,7 +17,7 @@ from conftest import (
 )
 from harness.analysis.composition import load_results, refresh
 from harness.evaluate.journal import Journal
-from harness.schema import Evaluation, HarnessError, Measurement, Samples
+from harness.schema import Evaluation, HarnessError, Measurement, Pins, Samples
 from harness.storage import store
 from harness.storage.lock import locked
 
@@ -50,13 +50,13 @@ def test_a_torn_last_line_is_moved_aside_and_said(tmp_path):
     ("damage", "what"),
     [
         (b"not json\n", "not a JSON record"),
-        (b'{"schema_version": 3}\n', "key: Field required"),
+        (b'{"schema_version": 4}\n', "key: Field required"),
         (b"\n", "not a JSON record"),
         (b"[1, 2]\n", "not a JSON record"),
         (b"\xff\xfe{}\n", "not a JSON record"),
         (b"[" * 100_000 + b"\n", "not a JSON record"),
-        (b'{"schema_version": 3, "seconds": ' + b"9" * 5000 + b"}\n", "not a JSON record"),
-        (b'{"schema_version": 3, "\\u001b[31m\\n": 1}\n', "key: Field required"),
+        (b'{"schema_version": 4, "seconds": ' + b"9" * 5000 + b"}\n", "not a JSON record"),
+        (b'{"schema_version": 4, "\\u001b[31m\\n": 1}\n', "key: Field required"),
     ],
 )
 def test_a_damaged_line_is_named_by_file_and_line(tmp_path, damage, what):
@@ -70,13 +70,13 @@ def test_a_damaged_line_is_named_by_file_and_line(tmp_path, damage, what):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("version", ["1", "2", "4", "true", "null", '"3"', "[3]"])
+@pytest.mark.parametrize("version", ["1", "3", "5", "true", "null", '"4"', "[4]"])
 def test_entries_of_another_schema_are_told_apart_from_damage(tmp_path, version):
     path = store.path_of(tmp_path, MACHINE, Measurement)
     line = make_measurement().model_dump_json()
     path.parent.mkdir(parents=True)
-    path.write_text(line.replace('"schema_version":3', f'"schema_version":{version}') + "\n")
-    with pytest.raises(HarnessError, match=r":1: written with schema .*, this version reads 3; move the file"):
+    path.write_text(line.replace('"schema_version":4', f'"schema_version":{version}') + "\n")
+    with pytest.raises(HarnessError, match=r":1: written with schema .*, this version reads 4; move the file"):
         list(store.read(path, Measurement))
 
 
@@ -275,3 +275,23 @@ def test_a_run_rests_on_the_entries_that_it_pinned(tmp_path):
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[1:-1]))
     with pytest.raises(HarnessError, match="records that are not in the store any more"):
         load_results(tmp_path, "mine")
+
+
+def test_a_run_on_another_machine_does_not_erase_the_first_ones(tmp_path):
+    def planned(place, key):
+        made = make_result().planned
+        return made.model_copy(update={"place": place, "components": dict.fromkeys(made.components, key)})
+
+    def run(place, key):
+        pins = Pins(measurements={key: {0: f"line of {key}"}}, evaluations={})
+        manifest = store.make_manifest("grid", "Grid", [planned(place, key)], "command")
+        store.write_manifest(tmp_path, manifest.model_copy(update={"pins": pins}))
+        return store.read_manifest(tmp_path, "grid")
+
+    assert [each.place for each in run("one-cpu", "a").points] == ["one-cpu"]
+    both = run("two-cpu", "b")
+    assert [each.place for each in both.points] == ["one-cpu", "two-cpu"]
+    assert set(both.pins.measurements) == {"a", "b"}
+    again = run("two-cpu", "c")  # its own points are replaced
+    assert [each.place for each in again.points] == ["one-cpu", "two-cpu"]
+    assert set(again.pins.measurements) == {"a", "c"}

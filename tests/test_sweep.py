@@ -19,16 +19,17 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from conftest import make_measurement, make_samples
+from conftest import make_attempt, make_measurement
 from harness import api
 from harness.models.vlm import SHIPPED
+from harness.pipeline import report_name
 from harness.report.text import quantity
 from harness.schema import Evaluation, Measurement
 from harness.storage import store
-from harness.sweep import main, report_name, usage
-from harness.timing import measurer, telemetry
+from harness.sweep import main, usage
+from harness.timing import measurer, quiet
+from harness.timing.quiet import Disturbed, Use
 from harness.timing.session import alone
-from harness.timing.telemetry import Disturbed, Use
 
 CALM = ["+protocol.lost=1", "+protocol.disturbed=1"]
 """Whatever else runs here, nothing counts as disturbed: the exit code says what the sweep did."""
@@ -73,7 +74,7 @@ def test_every_point_has_samples_ttfts_tokens_and_accuracy(measured):
     for point in points:
         assert point.status == "ok"
         assert point.planned.point.checkpoint == "shipped:tiny_fastvithd-tiny_qwen2_m"
-        assert set(point.measurements) == {"encoder", "connector", "llm", "vlm"}
+        assert set(point.measurements) == {"encoder", "connector", "llm", "composed_vlm"}
         for (measurement,) in (blocks.values() for blocks in point.measurements.values()):
             assert measurement.component.visual_tokens == (point.planned.point.resolution // 64) ** 2
             assert all(len(v) == 1 + 6 and min(v) > 0 for v in measurement.samples.seconds.values())
@@ -177,7 +178,7 @@ def test_more_blocks_are_added_to_those_in_the_store(measured):
 @pytest.mark.usefixtures("unpictured")
 def test_the_command_of_a_record_measures_that_point_again(measured):
     folder, _ = measured
-    measurement = next(v for v in measurements(folder) if v.component.kind == "vlm")
+    measurement = next(v for v in measurements(folder) if v.component.kind == "composed_vlm")
     before = len(measurements(folder))
     again = run(folder, *shlex.split(measurement.command)[3:], "suites=[]")
     assert again.returncode == 0, again.stderr
@@ -265,9 +266,9 @@ def test_a_point_that_fails_is_a_record_and_exit_code_1(tmp_path):
     few = ["resolution=64", f"checkpoint={folder}", "suites=[shapes]", *QUICK]  # each failure costs a process
     done = run(tmp_path, *few)
     assert done.returncode == 1
-    assert "failed: tiny_fastvithd 64px tiny_qwen2_m: error: vlm, block 0:" in done.stderr
+    assert "failed: tiny_fastvithd 64px tiny_qwen2_m: error: composed_vlm, block 0:" in done.stderr
     assert "the weights are not finite: llm.model.norm.weight holds a NaN or an infinity" in done.stderr
-    among, bad = [measurement for measurement in measurements(tmp_path) if measurement.component.kind == "vlm"]
+    among, bad = [measurement for measurement in measurements(tmp_path) if measurement.component.kind == "composed_vlm"]
     assert among.reason.startswith("in turns with 3 more: ")  # then each was measured alone
     assert (bad.status, bad.samples) == ("error", None)
     assert {evaluation.status for evaluation in evaluations(tmp_path)} == {"error"}
@@ -323,12 +324,11 @@ def test_a_busy_machine_is_named_by_the_sweep_and_its_page(tmp_path):
 
 def test_a_notebook_is_warned_before_and_after(monkeypatch):
     use = Use(1.9, 2, 2, ("ffmpeg (pid 71, ann) 98%",), load=7.5)
-    monkeypatch.setattr(telemetry, "look", lambda device, threads: use)
+    monkeypatch.setattr(quiet, "look", lambda device, threads: use)
 
     def measure(self, units, seed, progress):
-        found = {name: getattr(make_measurement(), name) for name in ("timer", "telemetry", "memory", "ceilings")}
-        given = {**found, "seconds": 1.0, "disturbed": True}
-        return [[[{**given, "samples": make_samples(component.kind)}]] for (component,) in units]
+        components = {key: component for unit in units for key, component in unit.items()}
+        return {key: [make_attempt(each.kind, disturbed=True)] for key, each in components.items()}
 
     monkeypatch.setattr(measurer.Measurer, "measure", measure)
     with pytest.warns(UserWarning, match="machine") as warned:
@@ -349,7 +349,7 @@ def test_full_size_parts_are_timed_with_random_weights(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "no accuracy: fastvit + qwen2_0_5b have random weights" in done.stdout
     assert not evaluations(tmp_path)
-    (whole,) = [v for v in measurements(tmp_path) if v.component.kind == "vlm" and v.attempt == 0]
+    (whole,) = [v for v in measurements(tmp_path) if v.component.kind == "composed_vlm" and v.attempt == 0]
     assert (whole.component.visual_tokens, whole.component.text_tokens, whole.component.weights) == (4, 24, "random")
 
 
@@ -428,7 +428,7 @@ def test_a_sweep_that_waits_measures_what_the_other_one_did_not(tmp_path, monkey
     seen = []
     monkeypatch.setattr(session.Session, "measure_all", lambda self, todo: seen.append(todo))
     monkeypatch.setattr(session.Session, "ask_all", lambda self, asked, again: None)
-    monkeypatch.setattr(telemetry, "look", lambda device, threads: Use(0.0, threads, 2))
+    monkeypatch.setattr(quiet, "look", lambda device, threads: Use(0.0, threads, 2))
     honest, loads = store.load, []
 
     def load(root):
@@ -456,7 +456,7 @@ def test_a_busy_machine_that_is_not_accepted_is_exit_code_3(busy, tmp_path, monk
         raise Disturbed("stopped: every measurement of 2 blocks in a row was disturbed")
 
     monkeypatch.setattr(session.Session, "measure_all", stop)
-    monkeypatch.setattr(telemetry, "look", lambda device, threads: Use(1.9, threads, 2, ("ffmpeg (pid 71, ann) 98%",)))
+    monkeypatch.setattr(quiet, "look", lambda device, threads: Use(1.9, threads, 2, ("ffmpeg (pid 71, ann) 98%",)))
     done = run(tmp_path, "resolution=64", *QUICK, "threads=2", "suites=[]", f"busy={busy}", "busy_wait=0")
     assert done.returncode == 3
     assert done.stderr.count("\n") == 1
@@ -469,9 +469,9 @@ def test_a_busy_machine_that_is_not_accepted_is_exit_code_3(busy, tmp_path, monk
 
 
 def test_one_point_from_a_notebook(measured, monkeypatch):
-    monkeypatch.setattr(telemetry, "look", lambda device, threads: Use(0.0, threads, 2))
+    monkeypatch.setattr(quiet, "look", lambda device, threads: Use(0.0, threads, 2))
     point = api.measure("resolution=64", *QUICK)
     assert point.status == "ok"
     assert point.planned.components.items() <= {(v.component.kind, v.key) for v in measurements(measured[0])}
     assert point.measurements["encoder"][0].samples.seconds["encode"][0] > 0
-    assert json.loads(point.measurements["vlm"][0].model_dump_json())["component"]["visual_tokens"] == 1
+    assert json.loads(point.measurements["composed_vlm"][0].model_dump_json())["component"]["visual_tokens"] == 1

@@ -11,7 +11,7 @@ from harness.configuration.compose import compose_all, options
 from harness.configuration.points import make_point
 from harness.models.connectors.mlp import Identity
 from harness.models.vlm import Vlm, VlmSpec
-from harness.schema import MAIN_STAGE, HarnessError
+from harness.schema import HarnessError, Part
 from harness.timing.costs import parameters_of, work_of
 from harness.timing.plan import components_of, make_plan
 
@@ -21,23 +21,23 @@ def point_of(*arguments):
 
 
 def count_all(*arguments):
-    return [work_of(part) for part in components_of(point_of(*arguments))]
+    return [work_of(part) for part in components_of(point_of(*arguments)).values()]
 
 
 @pytest.mark.parametrize("name", options("system"))
 def test_parameters_and_tokens_are_those_of_the_source(name):
     point = point_of(f"system={name}")
-    *parts, whole = components_of(point)
-    assert point.system.name == name
-    assert point.visual_tokens == point.system.visual_tokens
-    if point.system.parameters is not None:  # MM1's LLM is in-house
-        assert parameters_of(whole) / 1e6 == pytest.approx(point.system.parameters, rel=0.005)
+    *parts, whole = components_of(point).values()
+    assert point.model.system.name == name
+    assert point.visual_tokens == point.model.system.visual_tokens
+    if point.model.system.parameters is not None:  # MM1's LLM is in-house
+        assert parameters_of(whole) / 1e6 == pytest.approx(point.model.system.parameters, rel=0.005)
     assert {part.kind for part in parts} >= {"encoder", "connector", "llm"}
     # What the parts hold together is what the whole holds, and every part but the LLM can be counted.
     assert sum(map(parameters_of, parts)) == parameters_of(whole)
     for part in parts:
         if part.kind != "llm":
-            assert set(work_of(part)) == {MAIN_STAGE[part.kind]}
+            assert set(work_of(part)) == {part.MAIN_STAGE}
 
 
 def test_only_the_system_whose_llm_is_private_has_no_parameters():
@@ -85,7 +85,7 @@ def official(name):
 def test_transformers_own_class_has_as_many_parameters(name):
     with torch.device("meta"):
         theirs = transformers.AutoModelForImageTextToText.from_config(official(name))
-    ours = parameters_of(components_of(point_of(f"system={name}"))[-1])
+    ours = parameters_of(components_of(point_of(f"system={name}"))[Part("composed_vlm")])
     assert ours == pytest.approx(sum(p.numel() for p in theirs.parameters()), rel=0.005)
 
 
@@ -122,11 +122,11 @@ def test_several_encoders_are_components_of_their_own_and_shared():
 
 def test_text_alone_is_in_the_sequence_where_it_attends_to_the_image():
     point = point_of("system=open_flamingo_9b")
-    found = {component.kind: component for component in components_of(point)}
+    found = {component.kind: component for component in components_of(point).values()}
     assert (point.visual_tokens, point.sequence_tokens) == (64, 0)
     assert (found["llm"].visual_tokens, found["llm"].text_tokens) == (0, 24)
     assert (found["fusion"].visual_tokens, found["fusion"].text_tokens) == (0, 24)
-    assert (found["connector"].visual_tokens, found["vlm"].visual_tokens) == (64, 0)
+    assert (found["connector"].visual_tokens, found["composed_vlm"].visual_tokens) == (64, 0)
 
 
 def test_a_changed_system_is_called_what_it_is():
@@ -176,12 +176,14 @@ def test_fastvlm_0_5b_of_our_parts_is_the_one_of_transformers():
     above.)"""
     point = point_of("system=fastvlm_0_5b", "resolution=256", "llm.config.num_hidden_layers=2")
     torch.manual_seed(0)
-    ours = Vlm(VlmSpec(encoder=point.encoder, connector=point.connector, llm=point.llm, training_form=False)).eval()
+    ours = Vlm(
+        VlmSpec(encoder=point.model.encoder, connector=point.model.connector, llm=point.model.llm, training_form=False)
+    ).eval()
     vision = {"model_type": "timm_wrapper", "architecture": "fastvit_mci3", "do_pooling": True, "global_pool": "avg"}
     vision |= {"hidden_size": 3072, "model_args": {"inference_mode": True}}
     config = transformers.FastVlmConfig(
         vision_config=vision,
-        text_config={"model_type": "qwen2", **point.llm.config},
+        text_config={"model_type": "qwen2", **point.model.llm.config},
         image_token_index=151646,
         tie_word_embeddings=True,
     )

@@ -1,16 +1,17 @@
-import math
+"""What the machine says while something is measured, and to which component it belongs."""
+
 import os
 import subprocess
 import sys
 import time
-from typing import NamedTuple
 
-import psutil
 import pytest
 
-from harness.machine import available_cores
-from harness.timing import telemetry
-from harness.timing.telemetry import Gpu, Reading, Use, Watch, look, mark, trial
+from conftest import make_component
+from harness.timing.bench import Bench, take_turns
+from harness.timing.telemetry import Reading, Watch, linux, mark, sources
+from harness.timing.telemetry.nvidia import Gpu
+from harness.timing.workloads import PassSummary
 
 
 @pytest.mark.parametrize(
@@ -38,20 +39,20 @@ def test_waiting_for_a_processor_is_seen():
     watch.follow_threads()
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (os.cpu_count() or 1))]
     try:
-        state, before = watch.begin(), watch.read()
+        counted, before = watch.counters(), watch.read()
         end = time.monotonic() + 1.5
         while time.monotonic() < end:
             pass
-        after = watch.read()
-        telemetry = watch.end(state, set())
+        after, later = watch.read(), watch.counters()
     finally:
         for process in busy:
             process.kill()
             process.wait()
         watch.close()
     assert mark(before, after, 1.5, 1, 0.02).startswith("waited")
-    assert telemetry.foreign > 0.2
-    assert telemetry.waited_seconds > 0.1
+    grown = {name: later[name] - counted[name] for name in later}
+    assert grown["foreign_seconds"] > 0.2 * 1.5
+    assert grown["waited_seconds"] > 0.1
 
 
 class Nvml:
@@ -84,141 +85,83 @@ def test_a_gpu_says_why_it_is_slow_and_what_it_cannot_tell_is_none():
     assert (gpu.clock(), gpu.power(), gpu.energy()) == (1.41e9, 250.5, None)
 
 
-def test_what_a_system_does_not_tell_is_none_never_zero():
+def test_what_a_system_does_not_tell_is_missing_never_zero():
     watch = Watch("cpu", 1)
-    telemetry = watch.end(watch.begin(), set())
-    assert (telemetry.gpu_joules, telemetry.gpu_power_watts, telemetry.gpu_clock_hz) == (
-        None,
-        (None, None),
-        (None, None),
-    )
-    assert telemetry.seconds > 0
+    told = watch.telemetry(1.5, watch.counters(), watch.gauges(), watch.gauges(), set())
+    assert not [name for name in (*told.counters, *told.gauges) if name.startswith("gpu")]
+    assert told.share("stolen_seconds") is None or told.share("stolen_seconds") >= 0
+    assert told.share("nonsense_seconds") is None
+    assert told.seconds == 1.5
     watch.close()
 
 
-@pytest.mark.parametrize(
-    ("use", "busy"),
-    [
-        (Use(0.1, wanted=2, cores=2), False),
-        (Use(0.3, wanted=2, cores=2), True),
-        (Use(1.0, wanted=1, cores=2), False),  # one processor is left for one thread
-        (Use(1.4, wanted=1, cores=2), True),
-        (Use(10.0, wanted=2, cores=64), False),
-        (Use(0.3, wanted=128, cores=64), True),
-        (Use(0.0, wanted=1, cores=8, gpu=0.9), True),
-        (Use(0.0, wanted=1, cores=8, gpu=0.0, load=7.5), False),  # a load that is over is a hint, not a use
-        (Use(2.0, wanted=2, cores=64, got=0.5), True),  # a quota that others use up as well
-        (Use(0.0, wanted=2, cores=2, got=0.9), False),
-    ],
-)
-def test_a_machine_is_busy_when_others_use_what_the_threads_want(use, busy):
-    assert use.busy is busy
+def test_every_gauge_and_counter_has_a_meaning():
+    meant = {name for source in sources().values() for name in source.MEANINGS}
+    watch = Watch("cpu", 1)
+    assert {*watch.counters(), *watch.gauges()} <= meant
+    assert {"foreign_seconds", "load"} <= {*watch.counters(), *watch.gauges()}
+    watch.close()
 
 
-def test_a_use_says_who_it_is():
-    use = Use(1.44, 2, 2, ("ffmpeg (pid 71, ann) 98%", "python (pid 9, ann) 46%"), load=7.5)
-    assert str(use) == ("others use 1.4 of 2 processors (load 7.5): ffmpeg (pid 71, ann) 98%, python (pid 9, ann) 46%")
-    assert str(Use(2.0, 2, 64, got=0.5)).startswith(
-        "others use 2.0 of 64 processors, 2 threads get 50% of theirs; which"
-    )
-    assert str(Use(1.0, 2, 2, gpu=0.5)) == (
-        "others use 1.0 of 2 processors and the GPU 50% of the time; which processes cannot be seen from here"
-    )
+def test_energy_of_the_packages_is_counted_past_the_end_of_the_register(tmp_path, monkeypatch):
+    package = tmp_path / "intel-rapl:0"
+    package.mkdir()
+    (package / "max_energy_range_uj").write_text("10000000\n")
+    energy = package / "energy_uj"
+    energy.write_text("9000000\n")
+    monkeypatch.setattr(linux, "POWERCAP", tmp_path)
+    source = linux.Source("cpu")
+    assert source.counters()["package_joules"] == 0.0
+    energy.write_text("500000\n")  # it began again at ten joules
+    assert source.counters()["package_joules"] == pytest.approx(1.5)
+    energy.unlink()
+    assert "package_joules" not in source.counters()
+    source.close()
 
 
-class Fake:
-    """psutil with a machine of two processors and processes that each use a share of one."""
+def test_an_energy_belongs_to_the_component_in_whose_turns_it_was_spent(clock):
+    """Two components take turns; one of them spends ten joules a pass, the other one."""
+    spent = {"joules": 0.0}
 
-    Error = psutil.Error
+    class Spending:
+        cores, machine_cores = 1, 2
 
-    def __init__(self, clock, shares, ours, stolen=0.0, hidden=0.0):
-        self.clock, self.shares, self.ours, self.stolen, self.hidden = clock, shares, ours, stolen, hidden
+        def read(self, stolen=True):
+            return Reading()
 
-    def cpu_count(self):
-        return 2
+        def counters(self):
+            return {"gpu_joules": spent["joules"]}
 
-    def cpu_times(self):
-        used = (math.fsum(self.shares.values()) + self.hidden) * self.clock.now
-        stolen = self.stolen * self.clock.now
-        return Times(user=used, idle=2 * self.clock.now - used - stolen, steal=stolen)
+        def follow_threads(self):
+            pass
 
-    def process_iter(self):
-        return [self.Process(pid) for pid in self.shares]
+    class Work:
+        def __init__(self, joules):
+            self.joules, self.number = joules, 0.0
 
-    def Process(self, pid=None):
-        fake = self
+        def run(self, number):
+            self.number = number
+            clock.advance(0.01)
+            spent["joules"] += self.joules
+            yield from ("preprocess", "transfer", "encode")
 
-        class Process:
-            def __init__(self, pid):
-                self.pid = pid
+        def extra_stages(self):
+            return iter(())
 
-            def children(self, recursive):
-                return [Process(each) for each in fake.ours[1:]]
+        def outputs(self):
+            return PassSummary(1, 4, 0)
 
-            def cpu_times(self):
-                if self.pid not in fake.shares:
-                    raise psutil.NoSuchProcess(self.pid)
-                return Times(user=fake.shares[self.pid] * fake.clock.now, idle=0.0, steal=0.0)
+        def checksums(self):
+            return [float(self.number)]
 
-            def name(self):
-                return f"program\n{self.pid}"
+        def wait(self):
+            pass
 
-            def username(self):
-                if self.pid == 4:
-                    raise KeyError("a container does not know this user")
-                return "ann"
-
-        return Process(fake.ours[0] if pid is None else pid)
-
-
-class Times(NamedTuple):
-    user: float
-    idle: float
-    steal: float
-    system: float = 0.0
-
-
-@pytest.fixture
-def machine(monkeypatch, clock):
-    def make(shares, **more):
-        fake = Fake(clock, shares, ours=[1, 2], **more)
-        monkeypatch.setattr(telemetry, "psutil", fake)
-        monkeypatch.setattr(telemetry.time, "sleep", clock.advance)
-        monkeypatch.setattr(telemetry.time, "monotonic", clock)
-        monkeypatch.setattr(telemetry, "trial", lambda threads: 1.0)
-        return look("cpu", 2)
-
-    return make
-
-
-def test_a_look_sees_what_others_use_and_names_the_busiest(machine):
-    use = machine({1: 0.3, 2: 0.4, 3: 0.5, 4: 0.2, 5: 0.01, 6: 0.1, 7: 0.07})
-    assert use.processors == pytest.approx(0.88)
-    assert use.users == ("program 3 (pid 3, ann) 50%", "program 4 (pid 4) 20%", "program 6 (pid 6, ann) 10%")
-    assert use.busy
-
-
-def test_what_a_hypervisor_takes_and_what_cannot_be_seen_is_use_by_others(machine):
-    use = machine({1: 0.1}, stolen=0.5, hidden=0.4)
-    assert use.processors == pytest.approx(0.9)
-    assert use.users == ()
-
-
-def test_our_own_work_does_not_make_a_machine_busy(machine):
-    assert not machine({1: 0.9, 2: 0.9}).busy
-
-
-def test_a_real_look_takes_its_time_and_counts_no_more_than_there_is():
-    begin = time.monotonic()
-    use = look("cpu", 1, seconds=0.1)
-    assert time.monotonic() - begin >= 0.1
-    assert 0 <= use.processors <= use.cores * 1.5  # the system's counters have ticks of 10 ms
-    assert use.gpu is None
-
-
-def test_threads_that_share_processors_get_a_part_of_them():
-    share = trial(4 * available_cores(), seconds=0.2)
-    assert 0.05 < share < 0.5  # a quarter, whatever else runs, but for the ticks of the scheduler
+    benches = [Bench(Work(joules), make_component(), Spending(), clock=clock) for joules in (10.0, 1.0)]
+    for bench in benches:
+        bench.warm_up()
+    take_turns([[bench] for bench in benches])
+    assert [bench.grown["gpu_joules"] for bench in benches] == [60.0, 6.0]  # six counted passes each
 
 
 def test_a_gpu_that_others_use_is_seen_and_one_that_does_not_say_is_unknown():

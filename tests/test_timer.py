@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from harness.runtimes.torch_runtime import TorchDevice
+from harness.runtimes.torch import TorchDevice
 from harness.timing.timer import check_timer, measure_ceilings
 
 

@@ -22,7 +22,7 @@ from harness.analysis.composition import Result
 from harness.analysis.published import open_published
 from harness.analysis.scores import statistics_of
 from harness.configuration.compose import Plain, cell_of, sides
-from harness.schema import Claim, Encoder, HarnessError, Point, fingerprint
+from harness.schema import Claim, ComposedModel, Encoder, HarnessError, Point, fingerprint
 from harness.stats import Interval, blocks_interval
 
 LATENCY = ("ttft_ratio", "ttft_reduction")
@@ -103,7 +103,7 @@ def claims_of(
         references = own[: len(entry.get("references") or [])]
         claim = make_claim(row, [points[cell] for cell in references], candidate)
         if claim.kind == "encoder_params_ratio":
-            encoders = [point.encoder for point in (*claim.references, claim.candidate) if point and point.encoder]
+            encoders = [each for point in (*claim.references, claim.candidate) if (each := encoder_of(point))]
             claim = claim.model_copy(update={"parameters": {encoder.name: count(encoder) for encoder in encoders}})
         claims.append(claim)
     return claims, cells - timed
@@ -115,27 +115,28 @@ def find(claims: Iterable[Claim], results: Iterable[Result], root: Path) -> list
     stages = read_stages(root)
     found: list[Finding] = []
     for claim in claims:
-        if claim.kind in LATENCY:
-            for reference in claim.references:
-                found += _latency(claim, reference, by_point, stages)
-        elif claim.kind in ("token_ratio", "encoder_params_ratio"):
-            found += [_count(claim, reference) for reference in claim.references]
-        elif claim.kind == "score_delta":
-            found += [_scores(claim, reference, by_point) for reference in claim.references]
-        else:
+        if claim.candidate is None:
             why = "it is the time of a training run on one node of 8 H100-80GB; harness.train.finetune measures a pace"
             found.append(Finding(claim, "", "", "training", None, "cannot be measured here", why))
+            continue
+        for reference in claim.references:
+            if claim.kind in LATENCY:
+                found += _latency(claim, reference, claim.candidate, by_point, stages)
+            elif claim.kind == "score_delta":
+                found.append(_scores(claim, reference, claim.candidate, by_point))
+            else:
+                found.append(_count(claim, reference, claim.candidate))
     return found
+
+
+def encoder_of(point: Point | None) -> Encoder | None:
+    """The (first) encoder of a point; None where that is the model's own affair."""
+    return point.model.encoder if point is not None and isinstance(point.model, ComposedModel) else None
 
 
 def title_of(point: Point) -> str:
     """A side of a claim on a page."""
-    if point.published is not None:
-        name = point.published.title
-    else:
-        assert point.encoder is not None
-        name = point.system.title if point.system else point.encoder.title
-    return f"{name} @{point.side}"
+    return f"{point.model.title} @{point.input_px}"
 
 
 def ratio(claim: Claim, reference: float, candidate: float) -> float:
@@ -144,11 +145,14 @@ def ratio(claim: Claim, reference: float, candidate: float) -> float:
 
 
 def _latency(
-    claim: Claim, reference: Point, results: Mapping[str, Result], stages: Mapping[tuple[str, int], dict[str, float]]
+    claim: Claim,
+    reference: Point,
+    candidate: Point,
+    results: Mapping[str, Result],
+    stages: Mapping[tuple[str, int], dict[str, float]],
 ) -> list[Finding]:
-    assert claim.candidate is not None
-    pair = [results.get(fingerprint(point)) for point in (reference, claim.candidate)]
-    names = title_of(reference), title_of(claim.candidate)
+    pair = [results.get(fingerprint(point)) for point in (reference, candidate)]
+    names = title_of(reference), title_of(candidate)
     good = [side for side in pair if side is not None and side.timed]
     if len(good) < 2:
         reasons = [side.reason if side is not None else "not measured yet" for side in pair]
@@ -225,7 +229,8 @@ def _median(result: Result, name: str) -> float:
 
 
 def _key(point: Point) -> tuple[str, int]:
-    return (point.system.name if point.system and not point.system.changed else "", point.side)
+    system = point.model.system if isinstance(point.model, ComposedModel) else None
+    return (system.name if system and not system.changed else "", point.input_px)
 
 
 def read_stages(results: Path) -> dict[tuple[str, int], dict[str, float]]:
@@ -241,32 +246,29 @@ def read_stages(results: Path) -> dict[tuple[str, int], dict[str, float]]:
     return found
 
 
-def _count(claim: Claim, reference: Point) -> Finding:
+def _count(claim: Claim, reference: Point, candidate: Point) -> Finding:
     """A ratio of counts, exact."""
-    candidate = claim.candidate
-    assert candidate is not None
     if claim.kind == "token_ratio":
         one, two, unit = reference.visual_tokens, candidate.visual_tokens, "tokens"
         told = f"{one} and {two} {unit}"
     else:
-        assert reference.encoder is not None
-        assert candidate.encoder is not None
-        one, two = claim.parameters[reference.encoder.name], claim.parameters[candidate.encoder.name]
+        names = [encoder.name for point in (reference, candidate) if (encoder := encoder_of(point))]
+        one, two = (claim.parameters[name] for name in names)
         told = f"{one / 1e6:.1f} M and {two / 1e6:.1f} M weights"
     value = one / two
     good = value >= claim.published - claim.rounding - 1e-9
     why = told if good else f"{told}: {value / claim.published:.2f} of the published value"
     interval = Interval(value, value, value)
-    names = title_of(reference), title_of(candidate)
-    return Finding(claim, *names, "exact", interval, "holds" if good else "differs", why)
+    return Finding(
+        claim, title_of(reference), title_of(candidate), "exact", interval, "holds" if good else "differs", why
+    )
 
 
-def _scores(claim: Claim, reference: Point, results: Mapping[str, Result]) -> Finding:
+def _scores(claim: Claim, reference: Point, candidate: Point, results: Mapping[str, Result]) -> Finding:
     """A difference of scores in points of a hundred, where both sides were asked."""
-    assert claim.candidate is not None
-    names = title_of(reference), title_of(claim.candidate)
+    names = title_of(reference), title_of(candidate)
     suite = next((suite for title, suite in SUITES.items() if title in claim.statement), "")
-    pair = [results.get(fingerprint(point)) for point in (reference, claim.candidate)]
+    pair = [results.get(fingerprint(point)) for point in (reference, candidate)]
     evaluations = [side.evaluations.get(suite) if side is not None else None for side in pair]
     scores = [
         statistics_of(evaluation.score)[0].value

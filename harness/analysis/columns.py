@@ -12,10 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
+from harness import registry
 from harness.analysis.table import SHARES, TIMES
 from harness.schema import MAIN_STAGES, TTFTS
 
-STAGE_NAMES = tuple(stage for _, stage in MAIN_STAGES)
+STAGE_NAMES = tuple(dict.fromkeys(stage for _, stage in MAIN_STAGES))
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,27 @@ def _pattern(name: str, suites: tuple[str, ...]) -> str:
     for what, names in stands.items():
         name = name.replace(f"{{{what}}}", f"(?:{'|'.join(map(re.escape, names))})")
     return name.replace("{P}", f"(?:{'|'.join(f'{100 * share:.0f}' for share in SHARES)})")
+
+
+UNITS = {"_seconds": "share", "_joules": "J", "_hz": "Hz", "_watts": "W", "celsius": "°C"}
+"""By the end of the name of a gauge or counter."""
+
+
+def _machine() -> tuple[Column, ...]:
+    """What the sources of telemetry tell (see `harness.timing.telemetry`), theirs of installed packages too."""
+    found = []
+    for module in registry.every("timing.telemetry").values():
+        for name, meaning in module.Source.MEANINGS.items():
+            unit = next((unit for end, unit in UNITS.items() if name.endswith(end)), "")
+            if name.endswith("_seconds"):
+                meaning += "; of all processors' time, mean over the measurements of the point's components"
+            elif name.endswith("_joules") or name.startswith("switches_"):
+                meaning += ", during the components' own turns, in all blocks"
+            else:
+                hot = name.endswith(("celsius", "_level"))
+                meaning += f"; {'highest' if hot else 'median'} over the measurements"
+            found.append(Column(name.removesuffix("_seconds"), unit, meaning))
+    return tuple(sorted(found, key=lambda column: column.name))
 
 
 GROUPS: dict[str, tuple[Column, ...]] = {
@@ -64,6 +86,8 @@ GROUPS: dict[str, tuple[Column, ...]] = {
         Column("machine", "", "fingerprint of hardware and libraries"),
         Column("device", "", "cpu, cuda or mps"),
         Column("device_name", "", "the processor's or GPU's name"),
+        Column("encoder_runtime", "", "what runs the encoder"),
+        Column("llm_runtime", "", "what runs connector and LLM"),
         Column("dtype", "", "precision of weights and activations"),
         Column("threads", "", "torch's threads on the CPU"),
         Column("attention", "", "attention implementation of the LLM"),
@@ -94,6 +118,7 @@ GROUPS: dict[str, tuple[Column, ...]] = {
             "s",
             "the component's first pass in its process, median over blocks",
         ),
+        Column("{stage}_load", "s", "building the component's modules, median over blocks; missing: they were shared"),
         Column("{stage}_overhead", "s", "what the bench itself took for each pass, outside of what it timed"),
         Column("residual_{ttft}", "share", "composed over directly measured, minus 1"),
         Column("residual_{ttft}_(?:low|high)", "share", "95% interval of that"),
@@ -117,20 +142,7 @@ GROUPS: dict[str, tuple[Column, ...]] = {
         Column("peak_bytes", "B", "most memory of the whole VLM"),
         Column("peak_source", "", "where that number comes from"),
     ),
-    "The machine meanwhile": (
-        Column("load", "processes", "runnable ones of the last minute, mean over measurements"),
-        Column("foreign", "share", "of the processors' time that other processes used, mean over measurements"),
-        Column("stolen", "share", "of the processors' time that a hypervisor gave to others, mean over measurements"),
-        Column("frequency_hz", "Hz", "the processors' mean frequency after a measurement, median"),
-        Column("celsius", "°C", "the hottest sensor after a measurement, highest"),
-        Column("gpu_clock_hz", "Hz", "the GPU's SM clock after a measurement, median"),
-        Column("gpu_watts", "W", "the GPU's power after a measurement, median"),
-        Column(
-            "gpu_joules",
-            "J",
-            "energy of the GPU meanwhile, what took turns with the point's parts included",
-        ),
-    ),
+    "The machine meanwhile": _machine(),
     "Accuracy": (
         Column("{suite}", "share", "score by the suite's metric; `accuracy`: mean of all suites"),
         Column("{suite}_source", "", "measured or published"),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.analysis.composition import counted
-from harness.schema import TTFTS, WHOLE_VLM_KINDS, Evaluation, HarnessError, Machine, Measurement, unknown
+from harness.schema import TTFTS, Evaluation, HarnessError, Machine, Measurement, Samples, Score, unknown
 from harness.stats import Difference, Ratio, Verdict, paired_difference, paired_ratio
 
 MARGIN = 0.02
@@ -62,12 +62,11 @@ def compare(
             raise HarnessError(f"{name} failed: {failed.status}: {failed.reason}")
     one, other = next(iter(baseline.values())), next(iter(candidate.values()))
     found = differences(one.machine, other.machine)
-    for field in ("kind", "device", "dtype", "attention", "threads", "protocol"):
-        a, b = getattr(one.component, field), getattr(other.component, field)
-        if field == "protocol":
-            a, b = (p.model_copy(update={"blocks": 1, "repeats": 0}) for p in (a, b))
-        if a != b:
-            found.append(f"{field}: {a}, {b}")
+    same = [side.component.protocol.model_copy(update={"blocks": 1, "repeats": 0}) for side in (one, other)]
+    pairs = [("kind", one.component.kind, other.component.kind), ("protocol", *same)]
+    for field in ("runtime", "device", "dtype", "attention", "threads", "libraries"):
+        pairs.append((field, *(getattr(side.component.execution, field) for side in (one, other))))
+    found += [f"{field}: {a}, {b}" for field, a, b in pairs if a != b]
     if found:
         raise HarnessError(f"these two must not be compared: {'; '.join(found)}; measure both in one sweep")
     for measurement in (*baseline.values(), *candidate.values()):
@@ -97,15 +96,19 @@ def compare(
 
 def stages_of(measurement: Measurement) -> list[str]:
     """What a measurement's times are known of: its stages, and of a whole VLM the sums that go by a name."""
-    assert measurement.samples is not None
-    own = list(measurement.samples.seconds)
+    own = list(_samples(measurement).seconds)
     sums = [name for name, parts in TTFTS.items() if set(parts[:1] + parts[-1:]) <= set(own)]
-    return [*own, *(sums if measurement.component.kind in WHOLE_VLM_KINDS else [])]
+    return [*own, *(sums if measurement.component.IS_WHOLE else [])]
 
 
 def _median(measurement: Measurement, stage: str) -> float:
-    assert measurement.samples is not None
-    return statistics.median(counted(measurement.samples, stage))
+    return statistics.median(counted(_samples(measurement), stage))
+
+
+def _samples(measurement: Measurement) -> Samples:
+    if measurement.samples is None:
+        raise HarnessError(f"{measurement.component.name} failed: {measurement.status}: {measurement.reason}")
+    return measurement.samples
 
 
 def compare_scores(baseline: Evaluation, candidate: Evaluation) -> Difference:
@@ -113,14 +116,7 @@ def compare_scores(baseline: Evaluation, candidate: Evaluation) -> Difference:
 
     Raises `HarnessError` when either failed, or when suite, protocol, data or questions differ.
     """
-    for name, side in (("baseline", baseline), ("candidate", candidate)):
-        if side.score is None:
-            raise HarnessError(f"{name} has no score: {side.status}: {side.reason}")
-        if not side.score.metric:
-            raise HarnessError(f"{name} has no score: {side.suite.title} is judged by others")
-    assert baseline.score is not None
-    assert candidate.score is not None
-    one, other = baseline.score, candidate.score
+    one, other = _score("baseline", baseline), _score("candidate", candidate)
     found = [
         f"{field}: {a}, {b}"
         for field in ("suite", "metric", "data")
@@ -137,3 +133,11 @@ def compare_scores(baseline: Evaluation, candidate: Evaluation) -> Difference:
     ids = list(sides[0])
     before, after = ([side[key].score or 0.0 for key in ids] for side in sides)
     return paired_difference(before, after, [sides[0][key].image for key in ids])
+
+
+def _score(name: str, side: Evaluation) -> Score:
+    if side.score is None:
+        raise HarnessError(f"{name} has no score: {side.status}: {side.reason}")
+    if not side.score.metric:
+        raise HarnessError(f"{name} has no score: {side.suite.title} is graded externally")
+    return side.score

@@ -27,15 +27,16 @@ from pathlib import Path
 
 from harness.metrics import METRICS
 from harness.schema import (
-    MAIN_STAGE,
     STAGES,
-    STAGES_OF,
     TTFTS,
-    WHOLE_VLM_KINDS,
     Ceilings,
+    ComposedModel,
     Evaluation,
+    Fusion,
+    HubModel,
     Manifest,
     Measurement,
+    Part,
     Planned,
     Samples,
     Score,
@@ -123,11 +124,10 @@ class Result:
         if why := self._misfit():
             return why
         for part, blocks in self.measurements.items():
-            kind = part.partition("@")[0]
             for block, measurement in sorted(blocks.items()):
                 if measurement.status != "ok":
                     continue
-                if why := unfit(measurement, kind):
+                if why := unfit(measurement, Part(part).kind):
                     return f"{part}, block {block}: {why}"
         if any(not self.measurements.get(part) for part in self.parts):
             return ""  # not measured yet
@@ -140,9 +140,10 @@ class Result:
 
     def _misfit(self) -> str:
         """Why the components that the point names are not those of a point; empty if they are."""
-        kinds = {part.partition("@")[0] for part in self.parts}
-        expected = {"published"} if self.planned.point.published is not None else {"encoder", "connector", "llm"}
-        if not expected <= kinds or kinds - expected - ({"fusion"} if len(expected) > 1 else set()):
+        kinds = {part.kind for part in self.parts}
+        whole = isinstance(self.planned.point.model, HubModel)
+        expected = {"hub"} if whole else {"encoder", "connector", "llm"}
+        if not expected <= kinds or kinds - expected - (set() if whole else {"fusion", "handover"}):
             return (
                 f"its components are {', '.join(sorted(kinds)) or 'missing'}; {', '.join(sorted(expected))} make it up"
             )
@@ -171,10 +172,10 @@ class Result:
         return None if blind is None or self.unpaired(suite) else blind.score
 
     @property
-    def scored(self) -> dict[str, Evaluation]:
-        """Evaluations with a score, by suite."""
+    def scored(self) -> dict[str, Score]:
+        """Scores of this harness, by suite."""
         return {
-            suite: evaluation
+            suite: evaluation.score
             for suite, evaluation in self.evaluations.items()
             if evaluation.status == "ok"
             and evaluation.score is not None
@@ -183,28 +184,42 @@ class Result:
         }
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        """What its times are the sum of: kinds of component, an LLM's depths apart (`llm@2`)."""
-        return tuple(part for part in self.planned.components if part != "vlm")
+    def parts(self) -> tuple[Part, ...]:
+        """What its times are the sum of: its components, an LLM's depths apart (`llm@2`)."""
+        return tuple(part for part in map(Part, self.planned.components) if part.kind != "composed_vlm")
+
+    def _parts_of(self, kind: str, stage: str) -> list[Part]:
+        """The parts of one kind whose times of a stage count."""
+        return [part for part in self.parts if part.kind == kind and self._weight(part, stage)]
+
+    @property
+    def layers(self) -> int:
+        """Layers of its LLM; 0 where that is its own affair."""
+        model = self.planned.point.model
+        return int(model.llm.config["num_hidden_layers"]) if isinstance(model, ComposedModel) else 0
+
+    @property
+    def fusion(self) -> Fusion | None:
+        """Layers within its LLM that attend to visual features."""
+        model = self.planned.point.model
+        return model.fusion if isinstance(model, ComposedModel) else None
 
     @property
     def depths(self) -> tuple[int, ...]:
         """Numbers of layers that its LLM was measured with; none if it was measured whole."""
-        return tuple(sorted(int(part.removeprefix("llm@")) for part in self.parts if part.startswith("llm@")))
+        return tuple(sorted(part.layers for part in self.parts if part.layers))
 
-    def _weight(self, part: str, stage: str) -> float:
+    def _weight(self, part: Part, stage: str) -> float:
         """How often a part's time of a stage counts."""
-        kind, _, layers = part.partition("@")
         text_only = stage == "prefill_visual" and not self.planned.point.sequence_tokens
-        if stage not in STAGES_OF[kind] or text_only:
+        if stage not in part.stages or text_only:
             return 0.0
-        if kind != "llm" or not layers:
+        if not part.layers:
             return 1.0
         first, last = self.depths[0], self.depths[-1]
-        assert self.planned.point.llm is not None
-        depth = self.planned.point.llm.config["num_hidden_layers"] if stage in GROWS else first
+        depth = self.layers if stage in GROWS else first
         share = (depth - first) / (last - first)
-        return {first: 1 - share, last: share}.get(int(layers), 0.0)
+        return {first: 1 - share, last: share}.get(part.layers, 0.0)
 
     @property
     def timed(self) -> bool:
@@ -272,19 +287,19 @@ class Result:
     @property
     def whole(self) -> str:
         """The kind of component that was measured as a whole; empty if there is none."""
-        return next((kind for kind in WHOLE_VLM_KINDS if self.timed and self.measurements.get(kind)), "")
+        return next((kind for kind in ("composed_vlm", "hub") if self.timed and self.measurements.get(kind)), "")
 
     @property
     def direct(self) -> bool:
         """Whether a composed VLM was measured as a whole, too."""
-        return self.whole == "vlm"
+        return self.whole == "composed_vlm"
 
     def residual(self, name: str) -> Interval | None:
         """Composed over direct, minus 1, paired by block; None where the VLM was not measured directly, and for sums
         that hold `prefill_visual` where a fusion runs within it."""
-        if not self.direct or ("prefill_visual" in TTFTS.get(name, ()) and self.planned.point.fusion is not None):
+        if not self.direct or ("prefill_visual" in TTFTS.get(name, ()) and self.fusion is not None):
             return None
-        sums, whole = self.composed(name), self.stage("vlm", name)
+        sums, whole = self.composed(name), self.stage("composed_vlm", name)
         ratios = [sums[block] / whole[block] for block in sums.keys() & whole.keys()]
         if not ratios:
             return None
@@ -322,6 +337,11 @@ class Result:
         first = [v.samples.seconds[stage][0] for v in measurements if v.samples and v.samples.warmup]
         return statistics.median(first) if first else None
 
+    def load(self, kind: str) -> float | None:
+        """Seconds that building a component's modules took, median over blocks; None where another had built them."""
+        spent = [each.load_seconds for each in self.measurements.get(kind, {}).values() if each.load_seconds]
+        return statistics.median(spent) if spent else None
+
     def overhead(self, kind: str) -> float | None:
         """Seconds that the bench itself took for each pass of a component, median over blocks."""
         spent = [
@@ -339,9 +359,9 @@ class Result:
     def efficiency(self, kind: str, stage: str) -> Efficiency | None:
         """Floor over measured time of a stage, each block with its own ceilings."""
         shares, floors, eager, bound = [], [], [], ""
-        parts = [part for part in self.parts if part.partition("@")[0] == kind and self._weight(part, stage)]
+        parts = self._parts_of(kind, stage)
         for block, seconds in self.composed(stage).items() if len(parts) > 1 else self.stage(kind, stage).items():
-            measurements = [self.measurements[part][block] for part in parts or [kind]]
+            measurements = [self.measurements[part][block] for part in parts or [Part(kind)]]
             measurement = measurements[-1]
             if measurement.ceilings is None or any(stage not in each.work for each in measurements) or not seconds:
                 continue
@@ -357,7 +377,7 @@ class Result:
             return None
         return Efficiency(blocks_interval(shares), statistics.median(floors), statistics.median(eager), bound)
 
-    def _add(self, parts: Sequence[str], stage: str, measurements: Sequence[Measurement]) -> Work:
+    def _add(self, parts: Sequence[Part], stage: str, measurements: Sequence[Measurement]) -> Work:
         """The work of a stage over several parts: of a deeper LLM from two shallow ones, whose layers are alike."""
         return Work.total(
             [measurement.work[stage] for measurement in measurements], [self._weight(part, stage) for part in parts]
@@ -365,7 +385,7 @@ class Result:
 
     def work(self, kind: str, stage: str) -> Work | None:
         """What a stage must do, over all components of a kind; None where it is not known."""
-        parts = [part for part in self.parts if part.partition("@")[0] == kind and self._weight(part, stage)]
+        parts = self._parts_of(kind, stage)
         measurements = [next((v for v in self.measurements[part].values() if stage in v.work), None) for part in parts]
         known = [measurement for measurement in measurements if measurement is not None]
         return self._add(parts, stage, known) if parts and len(known) == len(parts) else None
@@ -391,7 +411,7 @@ class Result:
             before += [m.before or 0 for m in of_kind]
             weights += max((m.loaded or 0) - (m.before or 0) for m in of_kind)
             work = max(work, *((m.peak or 0) - (m.loaded or 0) for m in of_kind))
-        source = memories["llm"][0].source
+        source = memories[self.parts[-1]][0].source
         return min(before) + weights + work, f"composed of each component's {source}"
 
     @property
@@ -446,12 +466,12 @@ def unfit(measurement: Measurement, kind: str) -> str:
     return ""
 
 
-LASTING = ("encode", "project", "fuse", "prefill", "prefill_visual", "ttft_fused")
+LASTING = ("encode", "handover", "project", "fuse", "prefill", "prefill_visual", "ttft_fused")
 """Stages that compute, and so take longer than nothing on any clock."""
 
 
 def ungraded(evaluation: Evaluation) -> str:
-    """Why an evaluation that calls itself good has no score; empty if it has one, or is judged by others."""
+    """Why an evaluation that calls itself good has no score; empty if it has one, or is graded externally."""
     metric = evaluation.score.metric if evaluation.score is not None else ""
     if metric and metric not in METRICS:
         return f"the metric {metric} does not exist; there are: {', '.join(METRICS)}"
@@ -479,24 +499,31 @@ def floor(work: Work, ceilings: Ceilings) -> float:
     return max(work.flops / ceilings.flops_per_second, work.bytes / ceilings.bytes_per_second)
 
 
+def result_of(
+    planned: Planned, measurements: Mapping[str, Mapping[int, Measurement]], evaluations: Mapping[str, Evaluation]
+) -> Result:
+    """A point with what was measured of it, from measurements by key and block and evaluations by key."""
+    blocks = planned.point.protocol.blocks
+    found = {
+        part: {block: each for block, each in measurements[key].items() if block < blocks}
+        for part, key in planned.components.items()
+        if key in measurements
+    }
+    asked = {suite: evaluations[key] for suite, key in planned.evaluations.items() if key in evaluations}
+    unseen = {suite: evaluations[key] for suite, key in planned.blind.items() if key in evaluations}
+    return Result(planned, found, asked, unseen)
+
+
 def compose(
     manifest: Manifest, measurements: Mapping[str, Mapping[int, Measurement]], evaluations: Mapping[str, Evaluation]
 ) -> list[Result]:
     """The points of a sweep that anything was measured of, in the order of its grid."""
-    results = []
-    for planned in manifest.points:
-        blocks = planned.point.protocol.blocks
-        found = {
-            kind: {block: measurement for block, measurement in measurements[key].items() if block < blocks}
-            for kind, key in planned.components.items()
-            if key in measurements
-        }
-        asked = {suite: evaluations[key] for suite, key in planned.evaluations.items() if key in evaluations}
-        unseen = {suite: evaluations[key] for suite, key in planned.blind.items() if key in evaluations}
-        result = Result(planned, found, asked, unseen)
-        if result.status != "ok" or (result.timed and len(asked) == len(planned.evaluations)):
-            results.append(result)
-    return results
+    results = [result_of(planned, measurements, evaluations) for planned in manifest.points]
+    return [
+        result
+        for result in results
+        if result.status != "ok" or (result.timed and len(result.evaluations) == len(result.planned.evaluations))
+    ]
 
 
 def load_results(root: Path, name: str) -> tuple[Manifest, list[Result]]:
@@ -541,7 +568,7 @@ def _told(results: Iterable[Result]) -> dict[str, tuple[object, str]]:
     for result in results:
         for blocks in result.measurements.values():
             first = next(iter(blocks.values()))
-            stage = MAIN_STAGE.get(first.component.kind, "ttft_user")
+            stage = first.component.MAIN_STAGE or "ttft_user"
             medians = [statistics.median(counted(v.samples, stage)) for v in blocks.values() if v.samples is not None]
             value = f"{statistics.median(medians) * 1e3:.4g} ms" if medians else "failed"
             entries = [

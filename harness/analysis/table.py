@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -15,8 +14,18 @@ import pandas as pd
 from harness.analysis.composition import GROWS, Result
 from harness.analysis.frontier import on_frontier
 from harness.analysis.scores import ALL_KINDS, statistics_of
-from harness.evaluate.baselines import Beside, beside, mean_beside
-from harness.schema import MAIN_STAGES, STAGES, STAGES_OF, TTFTS, Point, Protocol, Score, Telemetry, one_line
+from harness.evaluate.baselines import Baselines, baselines_of, mean_baselines
+from harness.schema import (
+    MAIN_STAGES,
+    STAGES,
+    TTFTS,
+    HubModel,
+    Point,
+    Score,
+    Telemetry,
+    TimingProtocol,
+    one_line,
+)
 from harness.stats import Interval, accuracy, combined
 
 TIMES = (*STAGES, "prefill_visual", *TTFTS, "ttft_fused")
@@ -31,7 +40,7 @@ FRONTIER_TTFT = "ttft_model"
 
 SHARES = (0.90, 0.95, 0.99)
 
-BESIDE = tuple(Beside.__dataclass_fields__)
+BASELINES = tuple(Baselines.__dataclass_fields__)
 """What stands beside the score of each suite, and beside their mean `accuracy`, as `<suite>_<name>`: `guess`,
 `majority`, `majority_answer` and `blind`; `above_blind`, the score minus the blind one, with `_low`, `_high` and
 `_stderr`; and `blind_like`, whether that interval reaches down to 0. What is not known is missing."""
@@ -48,20 +57,22 @@ def row_of(result: Result) -> dict[str, Any]:
     machine = entries[0].machine if entries else None
     row: dict[str, Any] = {
         **_names(point),
-        "resolution": point.side,
+        "resolution": point.input_px,
         "tiles": point.tiles,
         "visual_tokens": point.visual_tokens,
         "sequence_tokens": point.sequence_tokens,
-        "text_tokens": point.tokens[1] if point.tokens else point.protocol.text_tokens,
+        "text_tokens": point.text_tokens,
         "status": result.status,
         "reason": result.reason,
         "weights": point.weights,
         "machine": machine.key if machine else "",
-        "device": point.device,
+        "device": point.language.device,
         "device_name": machine.device_name if machine else "",
-        "dtype": point.dtype,
-        "threads": point.threads,
-        "attention": point.attention,
+        "encoder_runtime": point.vision.runtime,
+        "llm_runtime": point.language.runtime,
+        "dtype": point.language.dtype,
+        "threads": point.language.threads,
+        "attention": point.language.attention,
         "date": max((entry.started for entry in entries), default="")[:10],
         "protocol": protocol_text(point.protocol),
         "no_accuracy": result.planned.no_accuracy,
@@ -70,11 +81,10 @@ def row_of(result: Result) -> dict[str, Any]:
     }
     row |= _latency(result) if result.timed else {}
     scored: list[Score] = []
-    against: list[Beside] = []
-    for name, evaluation in result.scored.items():
-        assert evaluation.score is not None
-        suite, whole = column_of(name), statistics_of(evaluation.score)[0]
-        scored.append(evaluation.score)
+    against: list[Baselines] = []
+    for name, score in result.scored.items():
+        suite, whole = column_of(name), statistics_of(score)[0]
+        scored.append(score)
         row |= {
             suite: whole.value,
             f"{suite}_source": MEASURED,
@@ -86,12 +96,12 @@ def row_of(result: Result) -> dict[str, Any]:
             f"{suite}_stderr_naive": whole.stderr_naive,
             f"{suite}_design_effect": whole.design_effect,
             f"{suite}_unparsed": whole.unparsed,
-            f"{suite}_metric": evaluation.score.metric,
+            f"{suite}_metric": score.metric,
         }
-        against.append(beside(evaluation.score, result.blind_score(name)))
-        row |= _beside(f"{suite}_", against[-1])
-    judged = sum(bool(suite.submission) for suite in point.suites)
-    if scored and len(scored) == len(result.planned.evaluations) - judged:
+        against.append(baselines_of(score, result.blind_score(name)))
+        row |= _baseline_columns(f"{suite}_", against[-1])
+    external = sum(bool(suite.submission) for suite in point.suites)
+    if scored and len(scored) == len(result.planned.evaluations) - external:
         parts = [accuracy([a.score or 0.0 for a in s.answers], [a.image for a in s.answers]) for s in scored]
         mean = combined(parts)
         row |= {
@@ -101,60 +111,51 @@ def row_of(result: Result) -> dict[str, Any]:
             "accuracy_low": mean.low,
             "accuracy_high": mean.high,
         }
-        row |= _beside("accuracy_", mean_beside(against))
+        row |= _baseline_columns("accuracy_", mean_baselines(against))
     return row
 
 
-def _beside(stem: str, found: Beside) -> dict[str, Any]:
+def _baseline_columns(stem: str, found: Baselines) -> dict[str, Any]:
     """The columns of what stands beside a score; none for what is not known."""
-    values = {f"{stem}{name}": getattr(found, name) for name in BESIDE}
+    values = {f"{stem}{name}": getattr(found, name) for name in BASELINES}
     return {name: value for name, value in values.items() if value not in (None, "") and not pd.isna(value)}
 
 
 def _names(point: Point) -> dict[str, Any]:
-    """What the parts of a point are called; a published VLM stands where an encoder would."""
-    if point.published is not None:
-        whole = point.published
-        return {"encoder": whole.name, "encoder_title": whole.title, "llm": "", "llm_title": whole.llm or "its own"}
-    assert point.encoder is not None
-    assert point.connector is not None
-    assert point.llm is not None
-    towers = " + ".join(encoder.title for encoder in (point.encoder, *point.also))
-    tiled = f", {point.tiles} tiles" if point.tiles > 1 else ""
-    reduced = f", {point.connector.title}" if point.connector.title else ""
-    named = {}
-    if point.system:
-        own = "" if point.system.changed else point.system.title  # a changed one is nobody's published system
-        named = {"system": point.system.name, "system_title": own}
-    fused = f", {point.fusion.title}" if point.fusion else ""
+    """What the parts of a point are called; a hub model stands where an encoder would."""
+    model = point.model
+    if isinstance(model, HubModel):
+        return {"encoder": model.name, "encoder_title": model.title, "llm": "", "llm_title": model.llm or "its own"}
+    towers = " + ".join(encoder.title for encoder in (model.encoder, *model.also))
+    tiled = f", {model.tiles} tiles" if model.tiles > 1 else ""
+    reduced = f", {model.connector.title}" if model.connector.title else ""
+    fused = f", {model.fusion.title}" if model.fusion else ""
+    name, title, named = model.encoder.name, f"{towers}{tiled}{reduced}", {}
+    if system := model.system:
+        changed = "".join(f", {override}" for override in system.changed)
+        tokens = f", {point.visual_tokens} tokens" if model.connector.title else ""
+        name, title = system.name, system.title + tokens + changed
+        own = "" if system.changed else system.title  # a changed one is nobody's published system
+        named = {"system": system.name, "system_title": own}
     return {
         **named,
-        "encoder": point.system.name if point.system else point.encoder.name,
-        "encoder_title": _system_title(point) if point.system else f"{towers}{tiled}{reduced}",
+        "encoder": name,
+        "encoder_title": title,
         "towers": towers,
-        "parts": f"{towers}{tiled}{reduced}{fused} + {point.llm.title}",
-        "llm": point.llm.name,
-        "llm_title": point.llm.title,
-        "stride": point.encoder.stride,
+        "parts": f"{towers}{tiled}{reduced}{fused} + {model.llm.title}",
+        "llm": model.llm.name,
+        "llm_title": model.llm.title,
+        "stride": model.encoder.stride,
     }
-
-
-def _system_title(point: Point) -> str:
-    """A system's name; with its number of tokens where the connector decides it."""
-    assert point.system is not None
-    assert point.connector is not None
-    changed = "".join(f", {override}" for override in point.system.changed)
-    return point.system.title + (f", {point.visual_tokens} tokens" if point.connector.title else "") + changed
 
 
 def _latency(result: Result) -> dict[str, Any]:
     """The columns of what was timed."""
-    sources = {"vlm": "composed, checked directly", "published": "measured as a whole", "": "composed"}
+    sources = {"composed_vlm": "composed, checked directly", "hub": "measured as a whole", "": "composed"}
     row: dict[str, Any] = {"source": sources[result.whole], "extrapolated": bool(result.depths)}
     if (bend := result.bend()) is not None:
-        assert result.planned.point.llm is not None
-        layers = result.planned.point.llm.config["num_hidden_layers"]
-        row["source"] += f"; prefill extrapolated from {', '.join(map(str, result.depths))} to {layers} layers"
+        depths = ", ".join(map(str, result.depths))
+        row["source"] += f"; prefill extrapolated from {depths} to {result.layers} layers"
         row |= _columns("bend", bend)
     peak, source = result.memory()
     row |= {
@@ -174,11 +175,11 @@ def _latency(result: Result) -> dict[str, Any]:
     for name in TTFTS:
         if (residual := result.residual(name)) is not None:
             row |= _columns(f"residual_{name}", residual)
-            row |= {f"direct_{name}": result.stage_median("vlm", name)}
+            row |= {f"direct_{name}": result.stage_median("composed_vlm", name)}
     if (overlap := result.overlap()) is not None:
         row |= _columns("overlap", overlap)
     for kind, stage in MAIN_STAGES:
-        if kind not in {part.partition("@")[0] for part in result.parts}:
+        if kind not in {part.kind for part in result.parts}:
             continue
         if kind == "llm" and result.depths:
             if (found := result.efficiency(kind, stage)) is not None:
@@ -190,6 +191,7 @@ def _latency(result: Result) -> dict[str, Any]:
             row |= {f"{stage}_samples": samples, f"{stage}_effective_samples": worth, f"{stage}_lag1": correlation}
             row |= {f"{stage}_p{100 * share:.0f}": result.percentile(kind, stage, share) for share in SHARES}
             row |= {f"{stage}_cold": result.cold(kind, stage), f"{stage}_overhead": result.overhead(kind)}
+            row |= {f"{stage}_load": result.load(kind)}
         if (found := result.efficiency(kind, stage)) is not None:
             row |= _columns(f"{stage}_efficiency", found.share)
             row |= {
@@ -204,22 +206,27 @@ def _latency(result: Result) -> dict[str, Any]:
     return row | _meanwhile(result.telemetry())
 
 
+AT_START = {"load"}
+"""Gauges that count as they were before a batch: afterwards they tell of our own work."""
+
+
 def _meanwhile(told: list[Telemetry]) -> dict[str, float]:
-    """What the machine did during the measurements; nothing of what it does not say."""
-    apart = {each.model_copy(update={"stolen": None}) for each in told}  # energy of what took turns is there once
-    heat = [re.fullmatch(r"(\d+) C", each.thermal[1]) for each in told]
-    found: dict[str, tuple[Callable[[list[float]], float], list[float | None]]] = {
-        "load": (statistics.fmean, [each.load for each in told]),
-        "foreign": (statistics.fmean, [each.foreign for each in told]),
-        "stolen": (statistics.fmean, [each.stolen for each in told]),
-        "frequency_hz": (statistics.median, [each.frequency_hz[1] for each in told]),
-        "celsius": (max, [float(match[1]) if match else None for match in heat]),
-        "gpu_clock_hz": (statistics.median, [each.gpu_clock_hz[1] for each in told]),
-        "gpu_watts": (statistics.median, [each.gpu_power_watts[1] for each in told]),
-        "gpu_joules": (math.fsum, [each.gpu_joules for each in apart]),
-    }
-    known = {name: (fold, [one for one in values if one is not None]) for name, (fold, values) in found.items()}
-    return {name: fold(values) for name, (fold, values) in known.items() if values}
+    """What the machine did during the measurements, of every source: time of processors as a share of all, what else
+    was counted as a sum, a heat as the highest, anything else as the median. Nothing of what no source tells."""
+    found: dict[str, float] = {}
+    for name in sorted({name for each in told for name in each.counters}):
+        if name.endswith("_seconds"):
+            shares = [share for each in told if (share := each.share(name)) is not None]
+            found[name.removesuffix("_seconds")] = max(0.0, statistics.fmean(shares)) if shares else math.nan
+        else:
+            found[name] = math.fsum(each.counters.get(name, 0.0) for each in told)
+    for name in sorted({name for each in told for name in each.gauges}):
+        when = 0 if name in AT_START else 1
+        values = [value for each in told for value in each.gauges.get(name, ())[when : when + 1] if value is not None]
+        if values:
+            hot = name.endswith(("celsius", "_level"))
+            found[name] = max(values) if hot else statistics.median(values)
+    return found
 
 
 def _source(result: Result, name: str) -> str:
@@ -227,7 +234,7 @@ def _source(result: Result, name: str) -> str:
     stages = TTFTS.get(name, (name,))
     if result.depths and set(stages) & set(GROWS):
         return EXTRAPOLATED
-    takes = [part for part in result.parts for stage in stages if stage in STAGES_OF[part.partition("@")[0]]]
+    takes = [part for part in result.parts for stage in stages if stage in part.stages]
     return MEASURED if len(set(takes)) < 2 else COMPOSED  # a fused pass is no part's: it is measured
 
 
@@ -235,7 +242,7 @@ def _columns(name: str, interval: Interval) -> dict[str, float]:
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
-def protocol_text(protocol: Protocol) -> str:
+def protocol_text(protocol: TimingProtocol) -> str:
     """A protocol in a few words."""
     warm_up = f"{protocol.warmup} and {protocol.warmup_seconds:g} s warm-up"
     passes = f"{protocol.min_samples}–{protocol.max_samples} passes"
@@ -347,12 +354,12 @@ def scores_of(results: Iterable[Result]) -> pd.DataFrame:
                 "seconds": evaluation.score.seconds,
             }
             if evaluation.suite.submission:
-                rows.append({**about, "part": ALL_KINDS, "what": "judged by others", "suite_name": suite})
+                rows.append({**about, "part": ALL_KINDS, "what": "graded externally", "suite_name": suite})
             for figure in statistics_of(evaluation.score):
                 rows.append({**about, **asdict(figure), "suite_name": suite})
                 if figure.what == "score":
                     kind = None if figure.part == ALL_KINDS else figure.part
-                    rows[-1] |= _beside("", beside(evaluation.score, result.blind_score(suite), kind))
+                    rows[-1] |= _baseline_columns("", baselines_of(evaluation.score, result.blind_score(suite), kind))
     return pd.DataFrame(rows)
 
 

@@ -58,6 +58,8 @@ class RunOptions(Options):
     """a whole number from 0 or all"""
     extrapolate: Literal["auto", "always", "never"]
     """auto, always or never"""
+    executor: Text
+    """the name of an executor"""
     seed: Whole
     """a whole number from 0"""
     dry_run: bool
@@ -105,6 +107,12 @@ class PointOptions(Options):
     """a folder for a suite, e.g. data={docvqa:/data/docvqa},"""
     limit: Annotated[int, Field(ge=1, le=2**31)] | None
     """a whole number above 0"""
+    runtime: Text
+    """the name of a runtime"""
+    encoder_runtime: Text | None
+    """the name of a runtime, or null,"""
+    llm_runtime: Text | None
+    """the name of a runtime, or null,"""
     device: Text
     """the name of a device"""
     dtype: Literal["float32", "float16", "bfloat16"]

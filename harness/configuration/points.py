@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from harness.configuration.compose import Plain
-from harness.machine import available_cores, resolve_device
+from harness.machine import available_cores
 from harness.models.hub import folder_of_hub, hash_hub, learn
 from harness.models.vlm import (
     CONFIG,
@@ -22,17 +22,22 @@ from harness.models.vlm import (
     is_ours,
     read_spec,
 )
+from harness.runtimes import check_runs
+from harness.runtimes import find as find_runtime
 from harness.schema import (
+    RANDOM,
+    ComposedModel,
     Connector,
     Encoder,
+    Execution,
     Fusion,
     HarnessError,
+    HubModel,
     Llm,
     Point,
-    Protocol,
-    Published,
     Suite,
     System,
+    TimingProtocol,
     first_fault,
     grid_of,
     unknown,
@@ -41,7 +46,6 @@ from harness.suites.hub import check_place, pin
 from harness.suites.questions import examples
 from harness.suites.tasks import expand, load_suite
 
-RANDOM = "random"
 DTYPES = ("float32", "float16", "bfloat16")
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention")
 
@@ -52,7 +56,7 @@ def make_point(config: Plain, weights: bool = True) -> Point:
     Without `weights` nothing large is fetched: a plan needs a hub model's settings and the number of its weights.
     """
     if config.get("vlm"):
-        return _published(config, weights)
+        return _hub_point(config, weights)
     config = _with_parts_of_folder(config)
     encoder = _noun(Encoder, config["encoder"], "encoder")
     also = tuple(_noun(Encoder, fields, "encoder") for fields in (config["also"] or {}).values())
@@ -73,28 +77,28 @@ def make_point(config: Plain, weights: bool = True) -> Point:
             )
         encoder, connector, llm = spec.encoder, spec.connector, spec.llm
         suites = _suites(config)
-    side, tiles = config["resolution"], _positive("tiles", config["tiles"])
+    resolution, tiles = config["resolution"], _positive("tiles", config["tiles"])
     grid_of(tiles)
     if checkpoint and tiles > 1:
         raise HarnessError(f"tiles={tiles}: {checkpoint} was trained on one image at a time; give checkpoint=random")
     if tiles > 1 and also:
         raise HarnessError(f"tiles={tiles}: only one encoder can see tiles, here are {1 + len(also)}")
+    model = ComposedModel(
+        system=system, encoder=encoder, also=also, connector=connector, fusion=fusion, llm=llm, tiles=tiles
+    )
+    vision, language, protocol = _executions(config, model.kind)
     point = Point(
-        system=system,
-        tiles=tiles,
-        encoder=encoder,
-        also=also,
-        connector=connector,
-        fusion=fusion,
-        llm=llm,
-        resolution=check_resolution(encoder, encoder.native if side is None else side),
+        model=model,
+        resolution=check_resolution(encoder, encoder.native if resolution is None else resolution),
+        vision=vision,
+        language=language,
         weights=hash_checkpoint(folder_of(checkpoint)) if checkpoint else RANDOM,
         checkpoint=checkpoint,
         suites=suites,
-        **_place(config),
+        protocol=protocol,
     )
     if fusion is not None:
-        check_fusion(fusion, point)
+        check_fusion(fusion, point.visual_tokens, llm)
     return point
 
 
@@ -121,38 +125,37 @@ def _system(config: Plain) -> System | None:
     return found.model_copy(update={"changed": tuple(changed)})
 
 
-def check_fusion(fusion: Fusion, point: Point) -> None:
+def check_fusion(fusion: Fusion, visual_tokens: int, llm: Llm) -> None:
     """Refuse a fusion that looks at something else than what the connector gives, or has no place in the LLM."""
     rows, keys, _ = fusion.memory
     expected = rows if fusion.in_sequence else keys
-    if expected != point.visual_tokens:
-        raise HarnessError(f"fusion {fusion.name} is made for {expected} visual tokens, here are {point.visual_tokens}")
-    assert point.llm is not None
-    layers = point.llm.config["num_hidden_layers"]
+    if expected != visual_tokens:
+        raise HarnessError(f"fusion {fusion.name} is made for {expected} visual tokens, here are {visual_tokens}")
+    layers = llm.config["num_hidden_layers"]
     if fusion.first + (fusion.count - 1) * fusion.every >= layers:
-        raise HarnessError(
-            f"fusion {fusion.name}: {point.llm.name} has {layers} layers, no place for {fusion.count} more"
-        )
+        raise HarnessError(f"fusion {fusion.name}: {llm.name} has {layers} layers, no place for {fusion.count} more")
 
 
-def _published(config: Plain, weights: bool) -> Point:
+def _hub_point(config: Plain, weights: bool) -> Point:
     """The point of a VLM as its authors published it."""
     fields = dict(config["vlm"])
     fields["name"] = fields.get("name") or Path(str(fields.get("path"))).name
     fields["title"] = fields.get("title") or fields["name"]
-    side = None if config["resolution"] is None else _positive("resolution", config["resolution"])
-    fields["override"] = side
-    published = _noun(Published, fields, "vlm")
-    place = _place(config)
-    folder = folder_of_hub(published.path, published.revision, weights)
-    found = learn(folder, side, place["attention"], examples()[0])
+    asked = None if config["resolution"] is None else _positive("resolution", config["resolution"])
+    fields["override"] = asked
+    model = _noun(HubModel, fields, "vlm")
+    _, language, protocol = _executions(config, model.kind)
+    folder = folder_of_hub(model.path, model.revision, weights)
+    found = learn(folder, asked, language.attention, examples()[0])
+    tokens = found["visual_tokens"], max(protocol.text_tokens, found["head"] + 1)
     return Point(
-        published=published,
-        tokens=(found["visual_tokens"], max(place["protocol"].text_tokens, found["head"] + 1)),
+        model=model.model_copy(update={"tokens": tokens}),
         resolution=found["resolution"],
+        vision=language,
+        language=language,
         weights=hash_hub(folder),
         suites=_suites(config),
-        **place,
+        protocol=protocol,
     )
 
 
@@ -179,22 +182,43 @@ def _data(given: Any, asked: list[str]) -> dict[str, str]:
     return {suite: check_place(suite, path) for suite, path in given.items()}
 
 
-def _place(config: Plain) -> dict[str, Any]:
-    """Where and how it is measured."""
-    threads = config["threads"]
-    device = resolve_device(str(config["device"]))
+def _executions(config: Plain, kind: str) -> tuple[Execution, Execution, TimingProtocol]:
+    """Where images become visual tokens, where the LLM runs, and how both are timed."""
+    common = {
+        "dtype": _choice("dtype", config["dtype"], DTYPES),
+        "threads": available_cores() if config["threads"] == "auto" else _positive("threads", config["threads"]),
+    }
+    attention = _choice("attention", config["attention"], ATTENTIONS)
+    names = [str(config[f"{stage}_runtime"] or config["runtime"]) for stage in ("encoder", "llm")]
+    if kind == "hub" and names[0] != names[1]:
+        raise HarnessError(
+            f"encoder_runtime={names[0]}, llm_runtime={names[1]}: a hub model runs in one; give runtime="
+        )
+    for name, runs in zip(names, (["encoder"], ["connector", "llm"]), strict=True):
+        for each in ["hub"] if kind == "hub" else runs:
+            check_runs(name, each)
+    vision, language = (
+        Execution(
+            runtime=name,
+            device=_device(name, str(config["device"])),
+            libraries=find_runtime(name).libraries(),
+            attention=attention if stage == "llm" else "",
+            **common,
+        )
+        for stage, name in zip(("encoder", "llm"), names, strict=True)
+    )
+    return vision, language, _noun(TimingProtocol, config["protocol"], "protocol")
+
+
+def _device(runtime: str, asked: str) -> str:
+    """The device that a runtime finds."""
+    device = find_runtime(runtime).resolve_device(asked)
     if ":" in device:
         number = device.partition(":")[2]
         raise HarnessError(
             f"device={device}: the first one is measured; CUDA_VISIBLE_DEVICES={number} makes it the first"
         )
-    return {
-        "device": device,
-        "dtype": _choice("dtype", config["dtype"], DTYPES),
-        "attention": _choice("attention", config["attention"], ATTENTIONS),
-        "threads": available_cores() if threads == "auto" else _positive("threads", threads),
-        "protocol": _noun(Protocol, config["protocol"], "protocol"),
-    }
+    return device
 
 
 def check_parts(folder: Path, spec: VlmSpec, encoder: Encoder, connector: Connector, llm: Llm) -> None:
@@ -215,15 +239,15 @@ def check_parts(folder: Path, spec: VlmSpec, encoder: Encoder, connector: Connec
 
 def check_resolution(encoder: Encoder, resolution: Any) -> int:
     """The resolution as a number that the encoder's stride divides."""
-    side = _positive("resolution", resolution)
-    if side < encoder.stride or (side % encoder.stride and not encoder.crop):
-        below = side // encoder.stride * encoder.stride
+    asked = _positive("resolution", resolution)
+    if asked < encoder.stride or (asked % encoder.stride and not encoder.crop):
+        below = asked // encoder.stride * encoder.stride
         near = [str(r) for r in (below, below + encoder.stride) if r]
         raise HarnessError(
-            f"resolution={side}: encoder {encoder.name} has stride {encoder.stride}, which does not divide it; "
+            f"resolution={asked}: encoder {encoder.name} has stride {encoder.stride}, which does not divide it; "
             f"nearest that work: {', '.join(near)}"
         )
-    return side
+    return asked
 
 
 def find_checkpoint(encoder: Encoder, llm: Llm, asked: str) -> str:
@@ -254,10 +278,9 @@ def find_checkpoint(encoder: Encoder, llm: Llm, asked: str) -> str:
 
 def no_accuracy(point: Point) -> str:
     """Why a point is not asked anything; empty if it is."""
-    if point.weights == RANDOM:
-        assert point.encoder is not None
-        assert point.llm is not None
-        what = point.system.name if point.system else f"{point.encoder.name} + {point.llm.name}"
+    model = point.model
+    if isinstance(model, ComposedModel) and point.weights == RANDOM:
+        what = model.system.name if model.system else f"{model.encoder.name} + {model.llm.name}"
         return (
             f"no accuracy: {what} have random weights here "
             f"(latency does not depend on their values); give a trained one with checkpoint=FOLDER"

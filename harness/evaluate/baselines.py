@@ -94,15 +94,15 @@ def priors(metric: str, questions: Iterable[Asked], budget: int = BUDGET) -> tup
 def _prior(metric: str, kind: str, form: Form, group: Sequence[Asked], budget: int) -> Prior:
     """The two baselines of one group."""
     possible = possible_answers(form, group)
-    alike: dict[str, list[Asked]] = defaultdict(list)  # questions that any answer earns the same of
+    equal: dict[str, list[Asked]] = defaultdict(list)  # questions that any answer earns the same of
     for question in group:
-        alike[json.dumps([question.answers, dict(question.facts), question.options], default=str)].append(question)
-    exact = len(alike) * len(possible) <= budget
-    few = max(1, budget // (2 * len(alike)))
+        equal[json.dumps([question.answers, dict(question.facts), question.options], default=str)].append(question)
+    exact = len(equal) * len(possible) <= budget
+    few = max(1, budget // (2 * len(equal)))
     likely = possible if exact else possible[:few]
     rng = random.Random(0)
     guess, totals = 0.0, [0.0] * len(likely)
-    for same in alike.values():
+    for same in equal.values():
         first = same[0]
         scores = _earned(metric, first, likely)
         totals = [total + len(same) * score for total, score in zip(totals, scores, strict=True)]
@@ -144,7 +144,7 @@ def possible_answers(form: Form, group: Iterable[Asked]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Beside:
+class Baselines:
     """What stands beside a score, of the whole or of one kind of question; NaN where it is not known."""
 
     guess: float = math.nan
@@ -162,7 +162,7 @@ class Beside:
     """Whether the score is within the error of its blind run; None where there is none."""
 
 
-def beside(score: Score, blind: Score | None, kind: str | None = None) -> Beside:
+def baselines_of(score: Score, blind: Score | None, kind: str | None = None) -> Baselines:
     """The baselines of a score, or of one of its kinds. `blind` has to be of the same questions; its priors stand in
     for those that an old record of the score lacks."""
     known = [p for p in score.priors or (blind.priors if blind else ()) if kind is None or p.kind == kind]
@@ -186,7 +186,7 @@ def beside(score: Score, blind: Score | None, kind: str | None = None) -> Beside
             "above_blind_stderr": above.stderr,
             "blind_like": is_blind_like(above),
         }
-    return Beside(**found)
+    return Baselines(**found)
 
 
 def difference(score: Score, blind: Score, kind: str | None = None) -> Difference:
@@ -205,7 +205,7 @@ def is_blind_like(above: Difference) -> bool:
     return not above.low > 0
 
 
-def mean_beside(parts: Sequence[Beside]) -> Beside:
+def mean_baselines(parts: Sequence[Baselines]) -> Baselines:
     """What stands beside the unweighted mean over suites, whose questions are independent of one another; NaN where one
     of them lacks it. The interval is the normal one of the suites' standard errors."""
     count = len(parts)
@@ -213,7 +213,9 @@ def mean_beside(parts: Sequence[Beside]) -> Beside:
         math.fsum(getattr(part, what) for part in parts) / count for what in ("guess", "majority", "blind")
     )
     if math.isnan(blind):
-        return Beside(guess, majority)
+        return Baselines(guess, majority)
     value = math.fsum(part.above_blind for part in parts) / count
     reach = 1.96 * math.sqrt(math.fsum(part.above_blind_stderr**2 for part in parts)) / count
-    return Beside(guess, majority, "", blind, value, value - reach, value + reach, reach / 1.96, not value - reach > 0)
+    return Baselines(
+        guess, majority, "", blind, value, value - reach, value + reach, reach / 1.96, not value - reach > 0
+    )

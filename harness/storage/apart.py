@@ -46,7 +46,7 @@ class Apart:
             fresh = self._child is None or self._child.poll() is not None
             most = seconds + (START_SECONDS if fresh else 0.0)
             child = self._start()
-            assert child.stdin is not None
+            assert child.stdin is not None  # a pipe, as it was asked for
             try:
                 child.stdin.write(json.dumps([function, arguments]).encode() + b"\n")
                 child.stdin.flush()
@@ -68,7 +68,7 @@ class Apart:
 
     def _reply(self, child: subprocess.Popen[bytes], deadline: float) -> bytes | None:
         """One line; without its end if the child died, None if it took too long."""
-        assert child.stdout is not None
+        assert child.stdout is not None  # a pipe, as it was asked for
         handle, read = child.stdout.fileno(), bytearray()
         while not read.endswith(b"\n"):
             ready, _, _ = select.select([handle], [], [], max(0.0, deadline - time.monotonic()))

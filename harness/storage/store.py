@@ -224,8 +224,29 @@ def make_manifest(
 
 
 def write_manifest(root: Path, manifest: Manifest) -> None:
-    """Write a sweep's manifest in place of the one before, in one step."""
-    write_whole(manifest_path(root, manifest.name), manifest.model_dump_json(indent=1) + "\n")
+    """Write a sweep's manifest in place of the one before, in one step. What another machine measured under this name
+    stays beside it."""
+    path = manifest_path(root, manifest.name)
+    if path.is_file():
+        manifest = _beside(parse_manifest(path), manifest)
+    write_whole(path, manifest.model_dump_json(indent=1) + "\n")
+
+
+def _beside(before: Manifest, manifest: Manifest) -> Manifest:
+    """A manifest with the points, and their pins, that another machine measured before."""
+    ours = {planned.place for planned in manifest.points} | {""}
+    kept = tuple(planned for planned in before.points if planned.place not in ours)
+    if not kept:
+        return manifest
+    pins = manifest.pins
+    if pins is not None and before.pins is not None:
+        keys = {key for planned in kept for key in planned.components.values()}
+        asked = {key for planned in kept for key in (*planned.evaluations.values(), *planned.blind.values())}
+        pins = Pins(
+            measurements={k: v for k, v in before.pins.measurements.items() if k in keys} | pins.measurements,
+            evaluations={k: v for k, v in before.pins.evaluations.items() if k in asked} | pins.evaluations,
+        )
+    return manifest.model_copy(update={"points": (*kept, *manifest.points), "pins": pins})
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -18,11 +18,10 @@ def rows(source: Source) -> tuple[Iterable[Mapping[str, Any]], str]:
     return _open(source, source.name, source.split)
 
 
-def pictures(source: Source) -> dict[str, bytes]:
-    """Images that lie in a configuration of their own (GQA), by their id."""
-    assert source.images is not None
-    found, _ = _open(source, source.images["name"], source.images["split"])
-    return {str(row[source.images["id"]]): row[source.images["image"]]["bytes"] for row in found}
+def pictures(source: Source, images: Mapping[str, str]) -> dict[str, bytes]:
+    """Images that lie in a configuration of their own (GQA; `Source.images`), by their id."""
+    found, _ = _open(source, images["name"], images["split"])
+    return {str(row[images["id"]]): row[images["image"]]["bytes"] for row in found}
 
 
 def _open(source: Source, name: str | None, split: str) -> tuple[Iterable[Mapping[str, Any]], str]:

@@ -226,23 +226,23 @@ class Folder:
                 return wanted if wanted in found else found[0]
         return ""
 
-    def image(self, value: Any, beside: Path) -> bytes:
-        """The stored bytes of an image column's value; `beside`: the table that it stands in."""
+    def image(self, value: Any, table: Path) -> bytes:
+        """The stored bytes of an image column's value; `table`: the file that it stands in."""
         if isinstance(value, Mapping):
             value = value.get("bytes") if value.get("bytes") is not None else value.get("path")
         if isinstance(value, str):
-            value = _of_base64(value) or self._file(value, beside)
+            value = _of_base64(value) or self._file(value, table)
         if not isinstance(value, bytes):
             raise HarnessError(f"holds no stored image, but {type(value).__name__}")
         return value
 
-    def _file(self, name: str, beside: Path) -> bytes:
+    def _file(self, name: str, table: Path) -> bytes:
         """The file that a relative path names."""
         plain = PurePosixPath(name.replace("\\", "/"))
         if plain.is_absolute() or ".." in plain.parts or re.match(r"[A-Za-z]:|\w+://", name):
             raise HarnessError(f"{name[:40]!r} leaves the folder {self.root}")
         endings = ("",) if plain.suffix else ("", *PICTURES)
-        for start in dict.fromkeys((beside.parent, self.root, self.root / "images")):
+        for start in dict.fromkeys((table.parent, self.root, self.root / "images")):
             for ending in endings:
                 try:
                     found = start / f"{plain}{ending}"

@@ -161,7 +161,7 @@ def _load(content: str, whole: bool = False) -> Questions:
     else:
         rows, revision = hub.rows(source)
         if source.images:
-            stored = partial(_listed, hub.pictures(source))
+            stored = partial(_listed, hub.pictures(source, source.images))
     asked: list[Question] = []
     images = Pictures()
     seen: dict[str, int] = {}

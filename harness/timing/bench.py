@@ -10,6 +10,7 @@ stages costs something, and overlap between stages saves something.
 | `tokenize` | prompt template and text -> ids |
 | `transfer` | pixels and ids to the device |
 | `encode` | vision tower forward |
+| `handover` | visual tokens from the runtime of the encoder to that of the LLM |
 | `project` | connector forward |
 | `fuse` | all layers within the LLM that attend to visual features, one after the other |
 | `prefill` | LLM forward over visual and text tokens, KV cache written, logits of the last position |
@@ -27,48 +28,24 @@ from __future__ import annotations
 import math
 import operator
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from harness.schema import (
-    MAIN_STAGE,
     TTFTS,
-    WHOLE_VLM_KINDS,
     Component,
     HarnessError,
     InvalidOutput,
     Samples,
     TimerTest,
-    stages_of,
+    TimingProtocol,
 )
-from harness.schema import Protocol as Rules
 from harness.stats import half_width, spread, sum_passes
 from harness.timing.telemetry import Reading, mark
 
-FEWEST = 6
-"""Samples that even a slow component gets, unless the protocol asks for fewer: with fewer the median of a measurement
-has no 95% interval."""
-SETTLED = 40
-"""Samples from which the noise itself may be called settled: it is when the spread between the quartiles of the first
-half, of three quarters and of all of them differ by less than 5%."""
-REPEATS = 2
-"""Passes of one input at the end of a measurement; one if a pass is slow."""
-SLOW = 5.0
-"""Seconds from which a pass is slow: a cache that hides its work would show in one repeat."""
-CACHED = 0.9
-"""Repeats that are all faster than this share of every other pass are suspected of a cache: three times as many
-decide."""
-
-WINDOW = 0.05
-"""Seconds between two looks at the machine's counters and at the stopping rule, or one pass if that takes longer: a
-look costs some ten microseconds. From this length on stolen time, which is told in ticks, says something as well."""
 SIGN = 1.0
 """Seconds between two signs of life: whoever hears one wakes up and takes a processor from what is timed (every pass
 lost 10% of its time to it once)."""
-ROUNDS = 4
-"""Turns in which the samples of a measurement are taken: a machine drifts within seconds, and what is spread over a
-block sees its mean."""
-
 Stop = Literal["precision", "settled", "max_samples", "max_seconds"]
 
 
@@ -84,17 +61,17 @@ class UntrustedTimer(HarnessError):
         self.timer = timer
 
 
-class PassSummary(Protocol):
+class Summary(Protocol):
     """What a pass left behind for the bench to check."""
 
     calls: int
-    """How often the module that is timed ran, counted by a hook of its own."""
+    """How often the module that is timed ran, counted where it happens."""
     visual_tokens: int
     text_tokens: int
 
 
 class Workload(Protocol):
-    """A component on a runtime (see `harness.runtimes.torch_runtime`)."""
+    """A component on a runtime (see `harness.timing.workloads`)."""
 
     def run(self, number: int) -> Iterator[str]:
         """A pass with input `number`; yields each stage's name when its work is submitted."""
@@ -102,7 +79,7 @@ class Workload(Protocol):
     def extra_stages(self) -> Iterator[str]:
         """What is timed right after a pass, on the same input; nothing for most components."""
 
-    def outputs(self) -> PassSummary:
+    def outputs(self) -> Summary:
         """What the last pass left behind."""
 
     def checksums(self) -> list[float]:
@@ -127,6 +104,9 @@ class Counters(Protocol):
     def follow_threads(self) -> None:
         """Look for the threads that exist now."""
 
+    def counters(self) -> dict[str, float]:
+        """What only grows, so far: seconds, joules."""
+
 
 class Bench:
     """Takes the samples of one measurement."""
@@ -144,8 +124,8 @@ class Bench:
         another one had the same modules in the meantime."""
         self.workload, self.component, self.watch = workload, component, watch
         self.tick, self.clock, self.enter = tick, clock, enter
-        self.rules: Rules = component.protocol
-        self.seconds: dict[str, list[float]] = {name: [] for name in stages_of(component)}
+        self.rules: TimingProtocol = component.protocol
+        self.seconds: dict[str, list[float]] = {name: [] for name in component.stages}
         self.marks: list[str] = []
         self.stop: Stop | None = None
         self._expected = (1, component.visual_tokens, component.text_tokens)
@@ -155,12 +135,14 @@ class Bench:
         self._spent = 0.0
         self.busy = 0.0
         """Seconds that this component has had in all."""
-        self._stolen: float | None = None
-        self._turns = 0.0
+        self.grown: dict[str, float] = {}
+        """By how much each of the machine's counters grew during its own turns."""
+        self.turns = 0.0
+        """Seconds of these turns."""
         self._once = 0.0
         self.long = True
         """Whether stolen time, which is told in ticks, says something about a pass."""
-        half_width([1.0] * FEWEST)  # its tables are made now, not between two samples
+        half_width([1.0] * self.rules.fewest)  # its tables are made now, not between two samples
 
     def measure(self) -> Samples:
         """Sample until the median is known well enough, or a bound is met.
@@ -183,7 +165,7 @@ class Bench:
         self.busy += self.clock() - begin
         self._warmup, self._spent, self.stop = len(self.marks), 0.0, None
         self._once = math.fsum(series[-1] for series in self.seconds.values() if series)
-        self.long = self._once >= WINDOW
+        self.long = self._once >= self.rules.window_seconds
         self.watch.follow_threads()  # a pool of threads starts with its first work
 
     @property
@@ -198,7 +180,7 @@ class Bench:
             return 0.0
         rules, counted = self.rules, len(self.marks) - self._warmup
         once = self._spent / counted if counted else self._once
-        fewest = (min(FEWEST, rules.min_samples) - counted) * once
+        fewest = (min(rules.fewest, rules.min_samples) - counted) * once
         return max(fewest, min((rules.max_samples - counted) * once, rules.max_seconds - self._spent), 0.0)
 
     def resume(self) -> None:
@@ -214,27 +196,28 @@ class Bench:
             self._check_outputs()
         self.busy += self.clock() - begin
 
-    def account(self, before: Reading, after: Reading, seconds: float, sides: int) -> None:
-        """Add this component's share of a turn of so many seconds that `sides` had together, and of the time that a
-        hypervisor took between two readings around it."""
-        self._turns += seconds / sides
+    def account(self, before: Mapping[str, float], after: Mapping[str, float], seconds: float, sides: int) -> None:
+        """Add this component's share of a turn of so many seconds that `sides` had together, and of what the machine's
+        counters grew by between two readings around it."""
+        self.turns += seconds / sides
         self.busy += seconds / sides
-        if before.stolen is not None and after.stolen is not None:
-            self._stolen = (self._stolen or 0.0) + (after.stolen - before.stolen) / sides
+        for name in before.keys() & after.keys():
+            self.grown[name] = self.grown.get(name, 0.0) + (after[name] - before[name]) / sides
 
     @property
     def stolen(self) -> float | None:
         """Share of the processors' time that a hypervisor took during this component's turns."""
-        if self._stolen is None or not self._turns:
+        if "stolen_seconds" not in self.grown or not self.turns:
             return None
-        return self._stolen / (self._turns * self.watch.machine_cores)
+        return self.grown["stolen_seconds"] / (self.turns * self.watch.machine_cores)
 
     def samples(self) -> Samples:
         """What was sampled, after one input was repeated."""
         begin = self.clock()
         self.enter()
         timed = math.fsum(math.fsum(values[self._warmup :]) for values in self.seconds.values())
-        assert self.stop is not None
+        if self.stop is None:
+            raise RuntimeError("samples are asked for before the last turn")
         found = Samples(
             seconds={name: _rounded(values) for name, values in self.seconds.items()},
             warmup=self._warmup,
@@ -319,7 +302,7 @@ class Bench:
         counted = len(self.marks) - self._warmup
         if counted >= self.rules.max_samples:
             return "max_samples"
-        if self._spent >= self.rules.max_seconds and counted >= min(FEWEST, self.rules.min_samples):
+        if self._spent >= self.rules.max_seconds and counted >= min(self.rules.fewest, self.rules.min_samples):
             return "max_seconds"
         clean = [number for number in range(self._warmup, len(self.marks)) if not self.marks[number]]
         if len(clean) < self.rules.min_samples:
@@ -327,13 +310,13 @@ class Bench:
         heads = [[head[number] for number in clean] for head in self._heads()]
         if all(half_width(head) <= self.rules.precision for head in heads):
             return "precision"
-        return "settled" if len(clean) >= SETTLED and all(map(_is_settled, heads)) else None
+        return "settled" if len(clean) >= self.rules.settled and all(map(_is_settled, heads)) else None
 
     def _heads(self) -> list[list[float]]:
         """The series that must be known well before a measurement ends."""
-        if self.component.kind in WHOLE_VLM_KINDS:
+        if self.component.IS_WHOLE:
             return [sum_passes(self.seconds, TTFTS["ttft_user"]), self.seconds["ttft_fused"]]
-        return [self.seconds[MAIN_STAGE[self.component.kind]]]
+        return [self.seconds[self.component.MAIN_STAGE]]
 
     def _audit(self) -> dict[str, tuple[float, ...]]:
         """Seconds of passes that repeat the last input; raises `Cached` if they are far below those of new inputs.
@@ -342,16 +325,17 @@ class Bench:
         """
         stages = [stage for stage in ("encode", "prefill") if stage in self.seconds]
         once = sum(self.seconds[stage][-1] for stage in stages)
-        count = (1 if once >= SLOW else REPEATS) if stages else 0
+        rules = self.rules
+        count = (1 if once >= rules.slow_seconds else rules.audits) if stages else 0
         repeats = [self._times(self._number) for _ in range(count)]
         repeated = {stage: [times[stage] for times in repeats] for stage in stages}
         new = {stage: self.seconds[stage][self._warmup :] for stage in stages}
-        if any(max(repeated[stage]) < CACHED * min(new[stage]) for stage in stages):
-            pairs = [(self._times(self._next()), self._times(self._number)) for _ in range(3 * REPEATS)]
+        if any(max(repeated[stage]) < rules.cached * min(new[stage]) for stage in stages):
+            pairs = [(self._times(self._next()), self._times(self._number)) for _ in range(3 * rules.audits)]
             for stage in stages:
                 slow, fast = [a[stage] for a, _ in pairs], [b[stage] for _, b in pairs]
                 repeated[stage] += fast
-                if max(fast) < CACHED * min(slow):
+                if max(fast) < rules.cached * min(slow):
                     raise Cached(
                         f"{stage} took {min(slow) * 1e3:.2f} ms or more on new inputs and {max(fast) * 1e3:.2f} ms or "
                         f"less on a repeated one: a cache hides the work"
@@ -386,24 +370,24 @@ def take_turns(units: Sequence[Sequence[Bench]], shuffle: Callable[[list[Any]], 
 def _turn(unit: Sequence[Bench]) -> None:
     """A unit's share of one round."""
     first = unit[0]
-    passes = math.ceil(first.rules.max_samples / ROUNDS)
-    seconds = first.rules.max_seconds / ROUNDS * len(unit)
-    begun = len(first.marks)
-    before = reading = first.watch.read()
+    passes = math.ceil(first.rules.max_samples / first.rules.rounds)
+    seconds = first.rules.max_seconds / first.rules.rounds * len(unit)
+    earlier = len(first.marks)
+    before, reading = first.watch.counters(), first.watch.read()
     begin = first.clock()
     while True:
-        left = min(begun + passes - len(first.marks), *(bench.left for bench in unit))
-        reading = window(unit, reading, left, WINDOW)
+        left = min(earlier + passes - len(first.marks), *(bench.left for bench in unit))
+        reading = window(unit, reading, left, first.rules.window_seconds)
         spent = first.clock() - begin
-        if len(first.marks) >= begun + passes or spent >= seconds or all(bench.stop for bench in unit):
+        if len(first.marks) >= earlier + passes or spent >= seconds or all(bench.stop for bench in unit):
             break
-    after = first.watch.read()
+    after = first.watch.counters()
     for bench in unit:
         bench.account(before, after, spent, len(unit))
 
 
 def window(benches: Sequence[Bench], before: Reading, most: int, seconds: float = math.inf) -> Reading:
-    """Up to `most` passes of each bench, none begun after `seconds`; what disturbed the machine between the reading
+    """Up to `most` passes of each bench, none earlier after `seconds`; what disturbed the machine between the reading
     `before` and the one returned marks each of them."""
     first = benches[0]
     begin, passes, turn = first.clock(), 0, list(benches)

@@ -2,16 +2,14 @@
 
 Operations come from the formulas of torch's own flop counter. Bytes are counted twice: once as the traffic that no
 implementation can avoid (weights, inputs and outputs, each moved once), and once as what the operations read and write
-when each runs for itself. The first gives the floor
-of a stage on a device (`harness.analysis.composition.floor`), the second tells how much of the
-distance to it is memory traffic between operations.
+when each runs for itself. The first gives the floor of a stage on a device (`harness.analysis.composition.floor`), the
+second tells how much of the distance to it is memory traffic between operations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -26,7 +24,19 @@ from harness.models.connectors import build_connector
 from harness.models.encoders import VisionEncoder, build_encoder
 from harness.models.fusions import Fused
 from harness.models.llms import build_llm, prefill, splice
-from harness.schema import Component, Encoder, HarnessError, Work, inputs_of
+from harness.schema import (
+    Component,
+    ComposedVlmComponent,
+    ConnectorComponent,
+    Encoder,
+    EncoderComponent,
+    FusionComponent,
+    HandoverComponent,
+    HarnessError,
+    HubComponent,
+    LlmComponent,
+    Work,
+)
 
 META = torch.device("meta")
 
@@ -110,28 +120,32 @@ def count(module: nn.Module, call: Callable[[], Any], given: list[Tensor]) -> Wo
 
 def parts_of(component: Component) -> dict[str, nn.Module]:
     """The component's modules on `meta`: `encoder` (more of a VLM: `encoder@1`, ...), `connector`, `fusion`, `llm`."""
-    dtype: torch.dtype = getattr(torch, component.dtype)
-    encoder, connector, llm = component.encoder, component.connector, component.llm
-    parts: dict[str, nn.Module] = {}
-    if component.kind in ("encoder", "vlm"):
-        assert encoder is not None
-        for number, each in enumerate((encoder, *component.also)):
-            name = f"encoder@{number}" if number else "encoder"
-            parts[name] = build_encoder(each, device=META).to(dtype).eval()
-    if component.kind in ("connector", "vlm"):
-        assert connector is not None
-        assert llm is not None
-        with META:
-            parts["connector"] = build_connector(connector, inputs_of(component), llm.config["hidden_size"]).to(dtype)
-        parts["connector"].eval()
-    if component.kind in ("fusion", "vlm") and component.fusion is not None:
-        assert llm is not None
-        with META:
-            parts["fusion"] = Fused(component.fusion, llm.config["hidden_size"]).to(dtype)
-    if component.kind in ("llm", "vlm"):
-        assert llm is not None
-        parts["llm"] = build_llm(llm, component.attention, META, dtype)
-    return parts
+    dtype: torch.dtype = getattr(torch, component.execution.dtype)
+    match component:
+        case EncoderComponent():
+            return {"encoder": build_encoder(component.encoder, device=META).to(dtype).eval()}
+        case ConnectorComponent():
+            with META:
+                connector = build_connector(component.connector, component.inputs, component.width)
+            return {"connector": connector.to(dtype).eval()}
+        case FusionComponent():
+            with META:
+                return {"fusion": Fused(component.fusion, component.width).to(dtype)}
+        case LlmComponent():
+            return {"llm": build_llm(component.llm, component.execution.attention, META, dtype)}
+        case ComposedVlmComponent():
+            parts: dict[str, nn.Module] = {}
+            for number, each in enumerate((component.encoder, *component.also)):
+                name = f"encoder@{number}" if number else "encoder"
+                parts[name] = build_encoder(each, device=META).to(dtype).eval()
+            width = component.llm.config["hidden_size"]
+            with META:
+                parts["connector"] = build_connector(component.connector, component.inputs, width).to(dtype).eval()
+                if component.fusion is not None:
+                    parts["fusion"] = Fused(component.fusion, width).to(dtype)
+            return {**parts, "llm": build_llm(component.llm, component.execution.attention, META, dtype)}
+        case HandoverComponent() | HubComponent():  # nothing is computed; its code may look into tensors
+            return {}
 
 
 def encoder_parameters(spec: Encoder) -> int:
@@ -163,43 +177,65 @@ def work_of(component: Component) -> dict[str, Work]:
 def _work_of(component: Component) -> dict[str, Work]:
     """The work of each of a component's stages that computes: `encode`, `project`, `fuse`, `prefill`,
     `prefill_visual`. In a whole VLM the layers of a fusion run within its prefill; they are counted apart."""
-    dtype: torch.dtype = getattr(torch, component.dtype)
-    works: dict[str, Work] = {}
     parts = parts_of(component)
-    if "encoder" in parts:
-        tower, side = cast(VisionEncoder, parts["encoder"]), component.resolution
-        assert side is not None
-        tower.prepare(side)
-        pixels = torch.empty(component.tiles, 3, side, side, device=META, dtype=dtype)
-        works["encode"] = count(tower, lambda: tower(pixels), [pixels])
-        for number, spec in enumerate(component.also, 1):
-            more = cast(VisionEncoder, parts[f"encoder@{number}"])
-            more.prepare(spec.native)
-            pixels = torch.empty(1, 3, spec.native, spec.native, device=META, dtype=dtype)
-            works["encode"] = Work.total([works["encode"], count(more, partial(more, pixels), [pixels])])
-    if "connector" in parts:
-        connector = parts["connector"]
-        tokens = [torch.empty(component.tiles, *shape, device=META, dtype=dtype) for shape in inputs_of(component)]
-        works["project"] = count(connector, lambda: connector(*tokens), tokens)
-    if "fusion" in parts:
-        assert component.fusion is not None
-        assert component.llm is not None
-        fused = parts["fusion"]
-        length = component.visual_tokens if component.fusion.in_sequence else component.text_tokens
-        hidden = torch.empty(1, length, component.llm.config["hidden_size"], device=META, dtype=dtype)
-        memory = torch.empty(component.fusion.memory, device=META, dtype=dtype)
-        works["fuse"] = count(fused, lambda: fused(hidden, memory), [hidden, memory])
-    if "llm" in parts:
-        assert component.llm is not None
-        llm = cast(PreTrainedModel, parts["llm"])
-        visual = torch.empty(1, component.visual_tokens, component.llm.config["hidden_size"], device=META, dtype=dtype)
-        before, after = (torch.zeros(1, n, dtype=torch.long, device=META) for n in (1, component.text_tokens - 1))
+    match component:
+        case EncoderComponent():
+            return {"encode": _encode(parts["encoder"], component.resolution, component.tiles)}
+        case ConnectorComponent():
+            return {"project": _project(parts["connector"], component.inputs, component.tiles)}
+        case FusionComponent():
+            length = component.visual_tokens + component.text_tokens
+            return {"fuse": _fuse(parts["fusion"], length, component.width, component.fusion.memory)}
+        case LlmComponent():
+            return _prefill(parts["llm"], component)
+        case ComposedVlmComponent():
+            towers = [_encode(parts["encoder"], component.resolution, component.tiles)]
+            towers += [_encode(parts[f"encoder@{n}"], each.native, 1) for n, each in enumerate(component.also, 1)]
+            works = {
+                "encode": Work.total(towers),
+                "project": _project(parts["connector"], component.inputs, component.tiles),
+                **_prefill(parts["llm"], component),
+            }
+            if (fusion := component.fusion) is not None:
+                length = component.visual_tokens if fusion.in_sequence else component.text_tokens
+                works["fuse"] = _fuse(parts["fusion"], length, component.llm.config["hidden_size"], fusion.memory)
+            return works
+        case HandoverComponent() | HubComponent():
+            return {}
 
-        def run(embeddings: Callable[[], Tensor]) -> list[Tensor]:
-            logits, kv = prefill(llm, embeddings())
-            return [logits, *(tensor for layer in kv.layers for tensor in (layer.keys, layer.values))]
 
-        works["prefill"] = count(llm, lambda: run(lambda: splice(llm, before, visual, after)), [visual])
-        if component.visual_tokens:
-            works["prefill_visual"] = count(llm, lambda: run(lambda: visual), [visual])
+def _given(module: nn.Module, *shape: int) -> Tensor:
+    """An input on `meta` in the precision of a module."""
+    first = next(module.parameters(), None)
+    return torch.empty(*shape, device=META, dtype=torch.float32 if first is None else first.dtype)
+
+
+def _encode(tower: nn.Module, resolution: int, tiles: int) -> Work:
+    cast(VisionEncoder, tower).prepare(resolution)
+    pixels = _given(tower, tiles, 3, resolution, resolution)
+    return count(tower, lambda: tower(pixels), [pixels])
+
+
+def _project(connector: nn.Module, inputs: Sequence[tuple[int, int]], tiles: int) -> Work:
+    tokens = [_given(connector, tiles, *shape) for shape in inputs]
+    return count(connector, lambda: connector(*tokens), tokens)
+
+
+def _fuse(fused: nn.Module, length: int, width: int, shape: tuple[int, int, int]) -> Work:
+    hidden, memory = _given(fused, 1, length, width), _given(fused, *shape)
+    return count(fused, lambda: fused(hidden, memory), [hidden, memory])
+
+
+def _prefill(module: nn.Module, component: LlmComponent | ComposedVlmComponent) -> dict[str, Work]:
+    llm = cast(PreTrainedModel, module)
+    visual = _given(llm, 1, component.visual_tokens, component.llm.config["hidden_size"])
+    before, after = (torch.zeros(1, n, dtype=torch.long, device=META) for n in (1, component.text_tokens - 1))
+
+    def run(embeddings: Callable[[], Tensor]) -> list[Tensor]:
+        logits, kv = prefill(llm, embeddings())
+        return [logits, *(tensor for layer in kv.layers for tensor in (layer.keys, layer.values))]
+
+    works = {"prefill": count(llm, lambda: run(lambda: splice(llm, before, visual, after)), [visual])}
+    if component.visual_tokens:
+        works["prefill_visual"] = count(llm, lambda: run(lambda: visual), [visual])
     return works

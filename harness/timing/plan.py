@@ -9,28 +9,33 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Literal
 
-import torch
-
-from harness.configuration.points import RANDOM, no_accuracy
+from harness.configuration.points import no_accuracy
 from harness.models.hub import folder_of_hub, weights_of_hub
 from harness.models.vlm import folder_of, vocabulary_of
 from harness.schema import (
     DRAWN,
     Ceilings,
     Component,
+    ComposedModel,
+    ComposedVlmComponent,
+    ConnectorComponent,
+    EncoderComponent,
     Evaluation,
+    FusionComponent,
+    HandoverComponent,
+    HubComponent,
+    LlmComponent,
     Machine,
     Measurement,
+    Part,
     Planned,
     Point,
     Suite,
     Work,
     component_key,
+    evaluation_key,
     fingerprint,
-    modules_of,
-    question_key,
 )
-from harness.timing.bench import REPEATS, ROUNDS, SLOW, WINDOW
 from harness.timing.costs import parameters_of, work_of
 
 PROCESS_START_SECONDS = 6.0
@@ -70,24 +75,26 @@ class Plan:
     """Key -> a command that measures it again."""
     machines: dict[str, Machine] = field(default_factory=dict)
     """By device."""
+    sides: dict[str, str] = field(default_factory=dict)
+    """Key -> name of its group: components of one group are the sides of a comparison and take turns pass by pass.
+    Empty where nothing is compared: then each is a group of its own."""
     _work: dict[str, dict[str, Work]] = field(default_factory=dict)
 
     def work(self, key: str) -> dict[str, Work]:
-        """The work of a component's stages, counted once: the estimate and the record both ask for it. That of a
-        published VLM is not known: its code may look into tensors, which `meta` has not."""
-        if self.components[key].published is not None:
-            return {}
+        """The work of a component's stages, counted once: the estimate and the record both ask for it. That of a hub
+        model is not known: its code may look into tensors, which `meta` has not."""
         if key not in self._work:
             self._work[key] = work_of(self.components[key])
         return self._work[key]
 
     def weight_bytes(self, key: str) -> int:
         """Bytes of a component's weights."""
-        if (published := self.components[key].published) is not None:
-            folder = folder_of_hub(published.path, published.revision, weights=False)
-            return weights_of_hub(folder) * bytes_of(self.components[key])
+        component = self.components[key]
+        if isinstance(component, HubComponent):
+            folder = folder_of_hub(component.model.path, component.model.revision, weights=False)
+            return weights_of_hub(folder) * component.execution.weight_bytes
         stages = {name: work.parameters for name, work in self.work(key).items() if name != "prefill_visual"}
-        return sum(stages.values()) * bytes_of(self.components[key])
+        return sum(stages.values()) * component.execution.weight_bytes
 
     def missing(self, measurements: Mapping[str, Mapping[int, Measurement]], force: bool = False) -> list[list[str]]:
         """For each block the keys of the components that it has to measure; blocks with nothing to do are empty."""
@@ -141,20 +148,20 @@ def make_plan(
     unique = {fingerprint(point): (point, command) for point, command in points}
     whole = set(sorted(unique)[:direct])
     for name, (point, command) in unique.items():
-        machine = machines[point.device]
-        keys = {}
-        parts: dict[str, Component] = {}
-        for component in components_of(point):
-            number = sum(part.partition("@")[0] == component.kind for part in parts)
-            parts[f"{component.kind}@{number}" if number else component.kind] = component
-        llm = parts.get("llm")
-        if llm is not None and (extrapolate == "always" or (extrapolate == "auto" and not fits(llm, machine))):
+        machine = machines[point.language.device]
+        keys: dict[Part, str] = {}
+        parts = components_of(point)
+        if (llm := parts.get(Part("llm"))) is not None and (
+            extrapolate == "always" or (extrapolate == "auto" and not fits(llm, machine))
+        ):
             parts = spread_depths(parts)
         for part, component in parts.items():
-            if part == "vlm" and (name not in whole or not (extrapolate == "never" or fits(component, machine))):
+            there = machines[component.execution.device]
+            if part.kind == "composed_vlm" and not (
+                name in whole and (extrapolate == "never" or fits(component, there))
+            ):
                 continue
-            key = component_key(component, machine)
-            keys[part] = key
+            keys[part] = key = component_key(component, there)
             plan.components.setdefault(key, component)
             plan.commands.setdefault(key, command)
         asked: dict[str, str] = {}
@@ -164,127 +171,117 @@ def make_plan(
             if blind and suite.metric:
                 sides.append((suite.model_copy(update={"image": "grey"}), unseen))
             for side, named in sides:
-                named[suite.name] = key = question_key(point, side, machine, rows)
+                named[suite.name] = key = evaluation_key(point, side, machine, rows)
                 plan.evaluations.setdefault(key, (point, side))
                 plan.commands.setdefault(key, command)
-        about = {"command": command, "no_accuracy": no_accuracy(point)}
+        about = {"place": machine.place, "command": command, "no_accuracy": no_accuracy(point)}
         plan.points.append(Planned(point=point, components=keys, evaluations=asked, blind=unseen, **about))
     return plan
 
 
-def components_of(point: Point) -> list[Component]:
-    """A point's encoders, connector, fusion, LLM and whole VLM.
+def components_of(point: Point) -> dict[Part, Component]:
+    """A point's encoders, handovers, connector, fusion, LLM and whole VLM.
 
     Latency does not depend on the values of weights, so the parts have random ones and are shared by all points of
     the same architecture; the VLM has the point's own, and their residual says whether that holds.
     """
-    if point.published is not None:
-        assert point.tokens is not None
-        return [
-            Component(
-                kind="published",
-                published=point.published,
-                resolution=point.resolution,
-                visual_tokens=point.tokens[0],
-                text_tokens=point.tokens[1],
-                device=point.device,
-                dtype=point.dtype,
-                attention=point.attention,
-                threads=point.threads,
-                weights=point.weights,
-                protocol=point.protocol,
-            )
-        ]
-    llm, encoder = point.llm, point.encoder
-    assert llm is not None
-    assert encoder is not None
+    model, protocol = point.model, point.protocol
+    if not isinstance(model, ComposedModel):
+        tokens = {"visual_tokens": point.visual_tokens, "text_tokens": point.text_tokens}
+        given = {"model": model, "resolution": point.resolution, "weights": point.weights}
+        return {Part("hub"): HubComponent(execution=point.language, protocol=protocol, **given, **tokens)}
+    llm = model.llm
     if not llm.config.get("vocab_size"):
         size = vocabulary_of(folder_of(point.checkpoint))
         llm = llm.model_copy(update={"config": {**llm.config, "vocab_size": size}})
-    common = {
-        "device": point.device,
-        "dtype": point.dtype,
-        "threads": point.threads,
-        "protocol": point.protocol,
+    width, vision = llm.config["hidden_size"], point.vision
+    projecting = point.language.model_copy(update={"attention": ""})
+    found: dict[Part, Component] = {}
+    towers = [(model.encoder, point.resolution, model.tiles), *((each, each.native, 1) for each in model.also)]
+    for number, (encoder, resolution, tiles) in enumerate(towers):
+        sight = {"tiles": tiles, "visual_tokens": tiles * encoder.visual_tokens(resolution), "protocol": protocol}
+        found[Part.of("encoder", number)] = EncoderComponent(
+            execution=vision, encoder=encoder, resolution=resolution, **sight
+        )
+        if (vision.runtime, vision.device, vision.dtype) != (projecting.runtime, projecting.device, projecting.dtype):
+            found[Part.of("handover", number)] = HandoverComponent(
+                source=vision, execution=projecting, features=encoder.features, **sight
+            )
+    found[Part("connector")] = ConnectorComponent(
+        execution=projecting,
+        connector=model.connector,
+        inputs=model.inputs(point.resolution),
+        width=width,
+        tiles=model.tiles,
+        visual_tokens=point.visual_tokens,
+        protocol=protocol,
+    )
+    if (fusion := model.fusion) is not None:
+        found[Part("fusion")] = FusionComponent(
+            execution=projecting,
+            fusion=fusion,
+            width=width,
+            visual_tokens=point.sequence_tokens,
+            text_tokens=0 if fusion.in_sequence else protocol.text_tokens,
+            protocol=protocol,
+        )
+    prompt = {
+        "execution": point.language,
+        "llm": llm,
+        "visual_tokens": point.sequence_tokens,
+        "text_tokens": protocol.text_tokens,
+        "protocol": protocol,
     }
-    alone = common | {"text_tokens": 0, "attention": "", "weights": RANDOM}
-    text = {"text_tokens": point.protocol.text_tokens, "attention": point.attention}
-    sight = {"resolution": point.resolution, "tiles": point.tiles}
-    parts = {"encoder": encoder, "also": point.also, "connector": point.connector, "llm": llm}
-    seen = [encoder.visual_tokens(point.resolution), *(each.visual_tokens(each.native) for each in point.also)]
-    found = [Component(kind="encoder", encoder=encoder, **sight, visual_tokens=point.tiles * seen[0], **alone)]
-    found += [
-        Component(kind="encoder", encoder=each, resolution=each.native, visual_tokens=count, **alone)
-        for each, count in zip(point.also, seen[1:], strict=True)
-    ]
-    found.append(Component(kind="connector", **parts, **sight, visual_tokens=point.visual_tokens, **alone))
-    if (fusion := point.fusion) is not None:
-        length = 0 if fusion.in_sequence else point.protocol.text_tokens
-        shape = {"visual_tokens": point.sequence_tokens, "text_tokens": length}
-        found.append(Component(kind="fusion", fusion=fusion, llm=llm, **(alone | shape)))
-    common["visual_tokens"] = point.sequence_tokens
-    return [
-        *found,
-        Component(kind="llm", llm=llm, **common, **text, weights=RANDOM),
-        Component(
-            kind="vlm",
-            **parts,
-            fusion=point.fusion,
-            **sight,
-            **common,
-            **text,
+    found[Part("llm")] = LlmComponent(**prompt)
+    if not any(part.kind == "handover" for part in found):  # a whole VLM is one program
+        found[Part("composed_vlm")] = ComposedVlmComponent(
+            encoder=model.encoder,
+            also=model.also,
+            connector=model.connector,
+            fusion=fusion,
+            resolution=point.resolution,
+            tiles=model.tiles,
             weights=point.weights,
             checkpoint=point.checkpoint,
-        ),
-    ]
-
-
-def bytes_of(component: Component) -> int:
-    """Bytes of one of a component's weights."""
-    return int(getattr(torch, component.dtype).itemsize)
+            **prompt,
+        )
+    return found
 
 
 def fits(component: Component, machine: Machine) -> bool:
     """Whether a component's weights leave enough memory to work with."""
-    memory = machine.memory_bytes
-    if component.device == "cuda":
-        memory = torch.cuda.get_device_properties(0).total_memory
-    return parameters_of(component) * bytes_of(component) <= MEMORY * memory
+    return parameters_of(component) * component.execution.weight_bytes <= MEMORY * machine.device_bytes
 
 
-def spread_depths(parts: Mapping[str, Component]) -> dict[str, Component]:
+def spread_depths(parts: Mapping[Part, Component]) -> dict[Part, Component]:
     """The parts with the LLM at `DEPTHS` layers each; as they are where it has not more than that."""
-    whole = parts["llm"].llm
-    assert whole is not None
-    layers = whole.config["num_hidden_layers"]
-    if layers <= DEPTHS[-1]:
-        return dict(parts)
-    made: dict[str, Component] = {}
+    made: dict[Part, Component] = {}
     for part, component in parts.items():
-        if part != "llm":
+        if not isinstance(component, LlmComponent):
             made[part] = component
             continue
+        whole = component.llm
+        if (layers := whole.config["num_hidden_layers"]) <= DEPTHS[-1]:
+            return dict(parts)
         for depth in DEPTHS:
             name = f"{whole.name} ({depth} of {layers} layers)"
             llm = whole.model_copy(update={"name": name, "config": {**whole.config, "num_hidden_layers": depth}})
-            made[f"llm@{depth}"] = component.model_copy(update={"llm": llm})
+            made[Part.of("llm", depth)] = component.model_copy(update={"llm": llm})
     return made
 
 
-def batches(
-    plan: Plan, keys: Iterable[str], seed: int, block: int, together: Mapping[str, str] | None = None
-) -> list[list[list[str]]]:
+def batches(plan: Plan, keys: Iterable[str], seed: int, block: int) -> list[list[list[str]]]:
     """A block's batches of units in random order, the same for the same seed.
 
-    A unit is one component, or the sides of a comparison (`together`: key -> name of its group). A batch is what takes
+    A unit is one component, or the sides of a comparison (`Plan.sides`). A batch is what takes
     turns: units whose weights fit into `BATCH_WEIGHT_BYTES` bytes together. Components that share their modules stay in
     one batch, so that a block builds each model once.
     """
     rng = random.Random(f"{seed}/{block}")
     groups: dict[str, dict[str, list[str]]] = {}
     for key in sorted(keys):
-        unit = together[key] if together else key
-        shared = unit if together else modules_of(plan.components[key])
+        unit = plan.sides.get(key, key)
+        shared = unit if plan.sides else plan.components[key].modules
         groups.setdefault(shared, {}).setdefault(unit, []).append(key)
     order = sorted(groups)
     rng.shuffle(order)
@@ -295,10 +292,10 @@ def batches(
         rng.shuffle(units)
         for sides in units:  # whose weights are made first decides where they lie, and that a few per cent
             rng.shuffle(sides)
-        heads = {modules_of(plan.components[key]): key for unit in units for key in unit}
+        heads = {plan.components[key].modules: key for unit in units for key in unit}
         size = sum(plan.weight_bytes(key) for key in heads.values())
-        component = plan.components[units[0][0]]
-        place = f"{component.device} {component.dtype} {component.threads}"
+        execution = plan.components[units[0][0]].execution
+        place = f"{execution.device} {execution.dtype} {execution.threads}"
         if place not in made or sizes[place] + size > BATCH_WEIGHT_BYTES:
             made.setdefault(place, []).append([])
             sizes[place] = 0
@@ -317,17 +314,17 @@ def estimate_measurement(component: Component, work: Mapping[str, Work], ceiling
     short, and repeats, after its weights were made.
     """
     rules = component.protocol
-    if not work:  # a published VLM: two passes of a second or so, until it has been measured
-        return rules.warmup_seconds + rules.max_seconds + 2.0 * (ROUNDS + 6)
+    if isinstance(component, HubComponent):  # two passes of a second or so, until it has been measured
+        return rules.warmup_seconds + rules.max_seconds + 2.0 * (rules.rounds + 6)
     once = sum(w.flops / (EFFICIENCY[w.flops > LARGE] * ceilings.flops_per_second) for w in work.values())
-    once += IMAGE_DECODE_SECONDS if component.kind in ("encoder", "vlm") else 0.0
-    if component.kind == "vlm":  # a staged and a fused pass
+    once += IMAGE_DECODE_SECONDS if isinstance(component, EncoderComponent | ComposedVlmComponent) else 0.0
+    if component.IS_WHOLE:  # a staged and a fused pass
         once = 2 * once
-    passes = max(min(rules.max_samples, rules.max_seconds / once), min(6, rules.min_samples))
+    passes = max(min(rules.max_samples, rules.max_seconds / max(once, 1e-6)), min(6, rules.min_samples))
     warmup = max(rules.warmup * once, min(rules.warmup_seconds, 1000 * once))
     parameters = max((w.parameters for w in work.values()), default=0)
-    rounds = ROUNDS if once < WINDOW else 0
-    return warmup + (passes + rounds + (REPEATS if once < SLOW else 1)) * once + parameters / BUILD
+    rounds = rules.rounds if once < rules.window_seconds else 0
+    return warmup + (passes + rounds + (rules.audits if once < rules.slow_seconds else 1)) * once + parameters / BUILD
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -14,13 +14,13 @@ from typing import Any, Literal
 
 from harness.machine import commit
 from harness.progress import MINUTE, Progress, readable
-from harness.schema import Evaluation, Measurement, Score, one_line
+from harness.schema import Evaluation, Measurement, one_line
 from harness.storage import store
 from harness.storage.lock import Held, device_lock, locked
 from harness.suites.questions import fault_of
+from harness.timing.executors import Executor, Outcome
 from harness.timing.plan import PROCESS_START_SECONDS, Estimate, Plan, batches
-from harness.timing.telemetry import Disturbed, Use
-from harness.timing.worker import Outcome, Worker
+from harness.timing.quiet import Disturbed, Use
 
 GIVE_UP = 2
 """Blocks in a row in which everything was disturbed, after which the rest would be as well."""
@@ -36,6 +36,7 @@ class Session:
         timeout: float,
         seed: int,
         progress: Progress,
+        executor: Executor,
         estimate: Estimate | None = None,
         patient: bool = True,
     ):
@@ -44,18 +45,19 @@ class Session:
         self.plan, self.root, self.timeout, self.seed, self.progress = plan, root, timeout, seed, progress
         self.estimate, self.patient = estimate, patient
         self.commit = commit()
-        self.worker = Worker(note=self._note)
+        self.executor = executor
+        executor.note = self._note
         self._noted: set[str] = set()
         self._start = PROCESS_START_SECONDS if estimate else 0.0
         self._whole = 0.0
         """Seconds that everything is expected to take, and how many of them are done."""
         self._done = 0.0
 
-    def measure_all(self, todo: Sequence[Sequence[str]], together: Mapping[str, str] | None = None) -> None:
+    def measure_all(self, todo: Sequence[Sequence[str]]) -> None:
         """For each block a fresh process in which what is missing takes turns, in random order.
 
-        `together`: key -> name of a group whose components take turns pass by pass: the sides of a comparison. What
-        fails is not measured again in later blocks of this run: it has no number, whatever they would say.
+        The sides of a comparison (`Plan.sides`) take turns pass by pass. What fails is not measured again in later
+        blocks of this run: it has no number, whatever they would say.
 
         Raises `Disturbed`, unless the session is patient, when in each of `GIVE_UP` blocks in a row every measurement
         that has samples was disturbed, after its repetitions, and blocks are left: so would those be. A block in which
@@ -71,11 +73,11 @@ class Session:
                 begin = time.monotonic()
                 last: dict[str, Measurement] = {}
                 self._done += self._start
-                for batch in batches(self.plan, set(keys) - failed, self.seed, block, together):
+                for batch in batches(self.plan, set(keys) - failed, self.seed, block):
                     where = f"block {block + 1}/{len(todo)}, {count + len(last)}/{total} done"
                     measurements = self._measure(batch, block, len(last), where)
                     last |= {measurement.key: measurement for measurement in measurements}
-                self.worker.stop()
+                self.executor.stop()
                 for key, measurement in last.items():
                     if measurement.status != "ok":
                         failed.add(key)
@@ -96,7 +98,7 @@ class Session:
                         f"blocks as well), or go on with busy=warn"
                     )
         finally:
-            self.worker.stop()
+            self.executor.stop()
 
     def _measure(self, batch: Sequence[Sequence[str]], block: int, position: int, where: str) -> list[Measurement]:
         """Measure a batch of units; every outcome is in the store when this returns.
@@ -111,17 +113,16 @@ class Session:
         for key in keys:
             self.plan.work(key)  # now, and not while the child measures
         started, begin = datetime.now(UTC), time.monotonic()
-        units = [[components[key] for key in unit] for unit in batch]
+        units = [{key: components[key] for key in unit} for unit in batch]
         seed, span = f"{self.seed}/{block}", sum(map(self._expected, keys))
         sign = partial(self._sign, f"{where}: {name}", span)
-        outcome = self.worker.measure(units, seed, self.timeout, sign)
+        outcome = self.executor.measure(units, seed, self.timeout, sign)
         again = outcome.status != "ok" and len(keys) > 1
         among = f"in turns with {len(keys) - 1} more: " if again else ""
-        results = iter([side for unit in outcome.results for side in unit] if outcome.status == "ok" else [])
         measurements: list[Measurement] = []
         for place, key in enumerate(keys, start=position):
             common = {
-                **self._origin(key, components[key].device, started),
+                **self._origin(key, components[key].execution.device, started),
                 "component": components[key],
                 "block": block,
                 "process": outcome.process,
@@ -130,14 +131,13 @@ class Session:
                 "work": self.plan.work(key),
             }
             if outcome.status == "ok":
-                attempts = enumerate(next(results))
                 measurements += [
-                    Measurement(**common, status="ok", attempt=attempt, **found) for attempt, found in attempts
+                    Measurement(**common, status="ok", attempt=number, **dict(attempt))
+                    for number, attempt in enumerate(outcome.attempts[key])
                 ]
             else:
-                timer = outcome.results[0]["timer"] if outcome.results else None
                 spent = round(time.monotonic() - begin, 3)
-                failure = {"status": outcome.status, "timer": timer, "seconds": spent, "attempt": 0}
+                failure = {"status": outcome.status, "timer": outcome.timer, "seconds": spent, "attempt": 0}
                 measurements.append(Measurement(**common, **failure, reason=one_line(among + outcome.reason)))
         store.append(self.root, *measurements)  # at once: a kill leaves no disturbed measurement without its repetition
         if not again:
@@ -151,7 +151,7 @@ class Session:
         found: list[Measurement] = []
         for part in [[unit] for unit in batch] if len(batch) > 1 else [[[key]] for key in batch[0]]:
             if len(batch) == 1:
-                self.worker.stop()  # sides that did not take turns are not of one process, so that this shows
+                self.executor.stop()  # sides that did not take turns are not of one process, so that this shows
             found += self._measure(part, block, position, where)
             position += sum(map(len, part))
         return found
@@ -199,15 +199,15 @@ class Session:
                     if again:
                         journal.unlink(missing_ok=True)
                     sign = partial(self._sign, f"evaluation {count}/{len(keys)}: {name}", each)
-                    outcome = self.worker.evaluate(point, suite, self.timeout, sign, journal)
+                    outcome = self.executor.evaluate(point, suite, self.timeout, sign, journal)
                 evaluation = Evaluation(
-                    **self._origin(key, point.device, started),
+                    **self._origin(key, point.language.device, started),
                     seconds=round(time.monotonic() - begin, 3),
                     status=outcome.status,
                     reason=outcome.reason,
                     point=point,
                     suite=suite,
-                    score=Score(**outcome.results[0]["score"]) if outcome.results else None,
+                    score=outcome.score,
                 )
                 store.append(self.root, evaluation)
                 self._done += each
@@ -216,7 +216,7 @@ class Session:
                     failed.add(key)
                     self.progress.line(f"failed: {name}: {evaluation.reason}")
         finally:
-            self.worker.stop()
+            self.executor.stop()
 
     def _origin(self, key: str, device: str, started: datetime) -> dict[str, Any]:
         """Where an entry comes from."""

@@ -21,7 +21,7 @@ TRIES = 5
 
 
 class Device(Protocol):
-    """What the test needs of a runtime (see `harness.runtimes.torch_runtime`)."""
+    """What the test needs of a runtime (see `harness.runtimes`)."""
 
     synchronous: bool
     """Whether calls are expected to return only when their work is done."""

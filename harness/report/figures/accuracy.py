@@ -49,8 +49,8 @@ def paint(canvas: Canvas, rows: pd.DataFrame, names: Sequence[str]) -> None:
     wide = min(3, len(names))
     panels = canvas.subplots(math.ceil(len(names) / wide), wide, sharey=True, squeeze=False).ravel()
     top = max(float((rows[name] + interval_reach(rows, name)[1]).max()) for name in names)
-    beside = [f"{name}_{what}" for name in names for what in (*BASELINES, "blind")]
-    top = max([top, *(float(rows[column].max()) for column in beside if column in rows.columns)])
+    baselines = [f"{name}_{what}" for name in names for what in (*BASELINES, "blind")]
+    top = max([top, *(float(rows[column].max()) for column in baselines if column in rows.columns)])
     for axes, name in zip(panels, names, strict=False):
         for colour, marker, group in curves(rows.dropna(subset=[name])):
             axes.errorbar(

@@ -56,5 +56,5 @@ def readable_scores(scores: pd.DataFrame) -> pd.DataFrame:
             }
         )
     table = pd.DataFrame(rows)
-    beside = ["guess", "majority", "blind", "above blind"]
-    return table.drop(columns=[name for name in beside if rows and set(table[name]) <= {"–"}])
+    baselines = ["guess", "majority", "blind", "above blind"]
+    return table.drop(columns=[name for name in baselines if rows and set(table[name]) <= {"–"}])

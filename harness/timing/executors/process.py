@@ -1,4 +1,4 @@
-"""The child process in which everything is measured, and the parent's handle on it.
+"""Measures in a child process: fresh for each block.
 
 A component may crash, run out of memory or hang without taking the sweep along: the process is replaced, and what it
 was doing is a record with a reason. A block is one such process. The parent waits for it in a system call, so that it
@@ -7,7 +7,6 @@ takes nothing from what is measured.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
@@ -15,19 +14,15 @@ import threading
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
-from pathlib import Path
 from typing import Any, ClassVar
 
-from harness.schema import Component, HarnessError, InvalidOutput, Point, Status, Suite, one_line
-
-Sign = Callable[[str, float | None], None]
-"""Is told what is done, and which share of the task that makes, from 0 to 1, where it is known."""
-
+from harness.schema import one_line
+from harness.timing import executors
+from harness.timing.executors import Outcome, Sign, perform
 
 QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
@@ -37,61 +32,24 @@ QUIET = {
 """Settings of libraries in the measuring process, unless the user has others: one line of progress is enough."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one task."""
-
-    status: Status
-    reason: str = ""
-    results: tuple[Any, ...] = ()
-    """Of a measurement: for each unit, each of its components and each attempt, fields of a `Measurement`; of a refused
-    timer only `{"timer": ...}`. Of an evaluation: `{"score": ...}`."""
-    process: str = ""
-    """Names the process that did it."""
-
-
-class Worker:
+class Executor(executors.Executor):
     """Does one task after the other in a process of its own."""
 
     context: ClassVar[BaseContext] = multiprocessing.get_context("spawn")
     """How a process starts: with nothing of the parent's, its memory laid out anew."""
 
     def __init__(
-        self, target: Callable[[Connection], None] | None = None, note: Callable[[str], None] = lambda _: None
+        self, note: Callable[[str], None] = lambda _: None, target: Callable[[Connection], None] | None = None
     ):
-        """`target` is the child's main function; tests give one that misbehaves. `note` is told what a library warns of
-        in there."""
+        """`target` is the child's main function; tests give one that misbehaves."""
+        super().__init__(note)
         self._target = target or serve
-        self.note = note
         self._process: multiprocessing.process.BaseProcess | None = None
         self._pipe: Connection | None = None
         self._name = ""
 
-    def measure(
-        self,
-        units: Sequence[Sequence[Component]],
-        seed: str,
-        timeout: float,
-        progress: Sign = lambda *_: None,
-    ) -> Outcome:
-        """Measure components in turns (see `Measurer.measurement`); `timeout` is the longest time without a sign of
-        life, in seconds."""
-        asked = [[component.model_dump_json() for component in unit] for unit in units]
-        return self._do({"measure": asked, "seed": seed}, timeout, progress)
-
-    def evaluate(
-        self,
-        point: Point,
-        suite: Suite,
-        timeout: float,
-        progress: Sign = lambda *_: None,
-        journal: Path | None = None,
-    ) -> Outcome:
-        """Ask one point one suite; answers are kept in `journal` as they come."""
-        asked = {"evaluate": [point.model_dump_json(), suite.model_dump_json()], "journal": journal and str(journal)}
-        return self._do(asked, timeout, progress)
-
     def _do(self, task: dict[str, Any], timeout: float, progress: Sign) -> Outcome:
+        """`timeout` is the longest time without a sign of life, in seconds."""
         if _pressed:
             raise KeyboardInterrupt
         pipe = self._start()
@@ -102,7 +60,9 @@ class Worker:
             while True:
                 if not pipe.poll(max(0.0, deadline - time.monotonic())):
                     self.stop()
-                    return Outcome("timeout", f"no sign of life for {timeout:.0f} s; the process was stopped", (), name)
+                    return Outcome(
+                        "timeout", f"no sign of life for {timeout:.0f} s; the process was stopped", process=name
+                    )
                 message = pipe.recv()
                 if isinstance(message, tuple):
                     progress(*message)
@@ -111,12 +71,11 @@ class Worker:
                 if isinstance(message, str):
                     self.note(message)
                     continue
-                results = tuple(json.loads(message["results"]))
                 if message["status"] != "ok":
                     self.stop()  # what a failed task left behind must not meet the next one
-                return Outcome(message["status"], message["reason"], results, name)
+                return Outcome.read(message, name)
         except (EOFError, BrokenPipeError, ConnectionResetError):
-            return Outcome("crashed", self._last_words(), (), name)
+            return Outcome("crashed", self._last_words(), process=name)
 
     def stop(self) -> None:
         """End the process, at once; the next task begins in a fresh one."""
@@ -218,7 +177,7 @@ def work_off(pipe: Connection, measurer: Any) -> None:
             task = pipe.recv()
         except EOFError:
             return
-        _send(pipe, attempt(measurer, task, sign))
+        _send(pipe, perform(measurer, task, sign))
 
 
 def _send(pipe: Connection, message: tuple[str, float | None] | str | dict[str, Any]) -> None:
@@ -228,44 +187,6 @@ def _send(pipe: Connection, message: tuple[str, float | None] | str | dict[str, 
 
 
 _sending = threading.RLock()
-
-
-def attempt(measurer: Any, task: dict[str, Any], progress: Callable[..., None]) -> dict[str, Any]:
-    """Do one task; whatever goes wrong becomes a status and one line."""
-    from harness.timing.bench import Cached, UntrustedTimer
-
-    results: list[Any] = []
-    status: Status = "ok"
-    reason = ""
-    try:
-        if "measure" in task:
-            units = [[Component.model_validate_json(component) for component in unit] for unit in task["measure"]]
-            results = measurer.measure(units, task["seed"], progress)
-        else:
-            point, suite = task["evaluate"]
-            journal = Path(task["journal"]) if task["journal"] else None
-            asked = Point.model_validate_json(point), Suite.model_validate_json(suite)
-            score = measurer.evaluate(*asked, progress, journal)
-            results = [{"score": score}]
-    except UntrustedTimer as error:
-        status, reason, results = "untrusted_timer", str(error), [{"timer": error.timer}]
-    except Cached as error:
-        status, reason = "cached", str(error)
-    except InvalidOutput as error:
-        status, reason = "invalid_output", str(error)
-    except MemoryError as error:
-        status, reason = "out_of_memory", str(error) or "out of memory"
-    except HarnessError as error:
-        status, reason = "error", str(error)
-    except Exception as error:
-        reason = one_line(f"{type(error).__name__}: {error}")
-        text = reason.lower()
-        status = "out_of_memory" if "out of memory" in text or "can't allocate" in text else "error"
-    return {"status": status, "reason": reason, "results": json.dumps(results, default=_plain)}
-
-
-def _plain(value: Any) -> Any:
-    return value.model_dump(mode="json")
 
 
 def _die_with_parent() -> None:

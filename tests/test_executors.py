@@ -9,11 +9,11 @@ import warnings
 
 import pytest
 
-from conftest import make_component, make_evaluation, make_point, make_samples, make_score
-from harness.schema import HarnessError, InvalidOutput, Samples, TimerTest
+from conftest import EXECUTION, make_attempt, make_component, make_evaluation, make_point, make_score
+from harness.schema import HarnessError, InvalidOutput, TimerTest
 from harness.timing import measurer
 from harness.timing.bench import Cached, UntrustedTimer
-from harness.timing.worker import Worker, _pressed, serve, work_off
+from harness.timing.executors.process import Executor, _pressed, serve, work_off
 
 UNTRUSTED = TimerTest(
     resolution=1e-9,
@@ -31,9 +31,9 @@ class Faulty:
     """A measurer that does what the attention field of the component says."""
 
     def measure(self, units, seed, progress):
-        ((component,),) = units
+        (((key, component),),) = (unit.items() for unit in units)
         progress("timing")
-        what = component.attention
+        what = component.execution.attention
         if what == "crash":
             os.kill(os.getpid(), signal.SIGSEGV)
         if what == "killed":
@@ -56,7 +56,7 @@ class Faulty:
             raise KeyError("surprise")
         if what == "timer":
             raise UntrustedTimer(UNTRUSTED)
-        return [[[{"samples": make_samples(), "disturbed": disturbed} for disturbed in (True, False)]]]
+        return {key: [make_attempt(disturbed=disturbed) for disturbed in (True, False)]}
 
     def evaluate(self, point, suite, progress, journal):
         progress(suite.name, 0.5)
@@ -70,13 +70,18 @@ def nobody_presses():
     _pressed.clear()
 
 
+def that(what):
+    """One component, of which something becomes."""
+    return [{"it": make_component(execution=EXECUTION.model_copy(update={"attention": what}))}]
+
+
 def child(pipe):
     work_off(pipe, Faulty())
 
 
 @pytest.fixture(scope="module")
 def worker():
-    worker = Worker(child)
+    worker = Executor(target=child)
     yield worker
     worker.stop()
 
@@ -102,39 +107,38 @@ def test_a_failure_is_an_outcome_with_a_reason_and_no_number(worker, what, statu
         worker.stop()
         request.getfixturevalue("spawned")
     # The child's first start imports torch, so it is given time; only the hanging one is waited for briefly.
-    assert worker.measure([[make_component(attention="fine")]], "0/0", timeout=600).status == "ok"
-    failed = worker.measure([[make_component(attention=what)]], "0/0", timeout=2 if what == "hang" else 600)
+    assert worker.measure(that("fine"), "0/0", timeout=600).status == "ok"
+    failed = worker.measure(that(what), "0/0", timeout=2 if what == "hang" else 600)
     assert failed.status == status
     assert reason in failed.reason
     assert "\n" not in failed.reason
-    assert failed.results == (({"timer": UNTRUSTED.model_dump()},) if what == "timer" else ())
-    after = worker.measure([[make_component(attention="fine")]], "0/0", timeout=600)
+    assert failed.timer == (UNTRUSTED if what == "timer" else None)
+    assert not failed.attempts
+    after = worker.measure(that("fine"), "0/0", timeout=600)
     assert after.status == "ok"
     assert after.process != failed.process
-    attempts = after.results[0][0]
-    assert [Samples(**found["samples"]) for found in attempts] == [make_samples()] * 2
-    assert [found["disturbed"] for found in attempts] == [True, False]
+    assert after.attempts == {"it": tuple(make_attempt(disturbed=disturbed) for disturbed in (True, False))}
 
 
 def test_tasks_share_a_process_until_it_is_stopped(worker):
-    first, second = (worker.measure([[make_component(attention="fine")]], "0/0", timeout=600) for _ in range(2))
+    first, second = (worker.measure(that("fine"), "0/0", timeout=600) for _ in range(2))
     assert first.process == second.process
     worker.stop()
-    assert worker.measure([[make_component(attention="fine")]], "0/0", timeout=600).process != first.process
+    assert worker.measure(that("fine"), "0/0", timeout=600).process != first.process
 
 
 def test_signs_of_life_reach_the_parent(worker):
     signs = []
-    worker.measure([[make_component(attention="fine")]], "0/0", 600, lambda *sign: signs.append(sign))
+    worker.measure(that("fine"), "0/0", 600, lambda *sign: signs.append(sign))
     outcome = worker.evaluate(make_point(), make_evaluation().suite, 600, lambda *sign: signs.append(sign))
     assert signs == [("timing", None), ("doc_read", 0.5)]
-    assert outcome.results[0]["score"]["answers"][0]["score"] == 1.0
+    assert outcome.score.answers[0].score == 1.0
 
 
 def test_the_waiting_parent_uses_no_processor(worker):
-    worker.measure([[make_component(attention="fine")]], "0/0", timeout=600)
+    worker.measure(that("fine"), "0/0", timeout=600)
     begin = time.process_time()
-    worker.measure([[make_component(attention="hang")]], "0/0", timeout=2)
+    worker.measure(that("hang"), "0/0", timeout=2)
     assert time.process_time() - begin < 0.2
 
 
@@ -149,9 +153,9 @@ def test_ctrl_c_in_the_middle_of_a_start_waits_for_it_and_the_child_can_be_stopp
         started.append(self)
 
     monkeypatch.setattr(multiprocessing.context.SpawnProcess, "start", interrupted)
-    worker = Worker(child)
+    worker = Executor(target=child)
     with pytest.raises(KeyboardInterrupt):
-        worker.measure([[make_component(attention="fine")]], "0/0", timeout=600)
+        worker.measure(that("fine"), "0/0", timeout=600)
     assert started[0].is_alive()
     worker.stop()
     assert started[0].exitcode == -signal.SIGKILL
@@ -180,9 +184,9 @@ def warning(pipe):
 
 def test_what_a_library_warns_of_is_told_to_the_parent_and_not_to_the_screen(capfd):
     told, signs = [], []
-    loud = Worker(warning, told.append)
+    loud = Executor(told.append, warning)
     try:
-        done = loud.measure([[make_component(attention="fine")]], "0/0", 600, lambda *sign: signs.append(sign))
+        done = loud.measure(that("fine"), "0/0", 600, lambda *sign: signs.append(sign))
     finally:
         loud.stop()
     assert done.status == "ok"
