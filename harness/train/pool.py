@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import random
-import string
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +18,11 @@ from harness.models.preprocess import square
 from harness.schema import fingerprint
 from harness.suites import embedded
 from harness.suites.scenes import generator
-from harness.train import print as dense
 
 DIGITS = 3
 """Longest number that a suite prints."""
 MAX_ITEMS = 12
 CONTEXTS = 2
-CHARACTERS = string.ascii_uppercase + string.digits
 
 Row = dict[str, object]
 
@@ -43,6 +40,8 @@ def labels() -> list[str]:
 class Pool:
     """The drawn images of one recipe."""
 
+    name: str
+    """Names this content and no other."""
     images: dict[int, np.ndarray]
     """By resolution: uint8 (n, R, R, 3), memory-mapped."""
     place: np.ndarray
@@ -71,7 +70,8 @@ def _render(task: tuple[str, int, tuple[int, ...]]) -> tuple[list[np.ndarray], R
 
 def open_pool(counts: dict[str, int], resolutions: tuple[int, ...], folder: Path, workers: int) -> Pool:
     """Draw the pool into `folder`, or open it if the same one is already there."""
-    folder = folder / f"pool-{fingerprint([counts, resolutions, embedded.fingerprint_of_drawing()])}"
+    name = fingerprint([counts, resolutions, embedded.fingerprint_of_drawing()])
+    folder = folder / f"pool-{name}"
     tasks = [(suite, index, resolutions) for suite, count in counts.items() for index in range(count)]
     random.Random(0).shuffle(tasks)
     if not (folder / "rows.json").exists():
@@ -91,10 +91,10 @@ def open_pool(counts: dict[str, int], resolutions: tuple[int, ...], folder: Path
             target.flush()
         (folder / "rows.json").write_text(json.dumps(rows))
     images = {r: np.load(folder / f"{r}.npy", mmap_mode="r") for r in resolutions}
-    return _with_targets(images, json.loads((folder / "rows.json").read_text()))
+    return _with_targets(name, images, json.loads((folder / "rows.json").read_text()))
 
 
-def _with_targets(images: dict[int, np.ndarray], rows: list[Row]) -> Pool:
+def _with_targets(name: str, images: dict[int, np.ndarray], rows: list[Row]) -> Pool:
     index = {label: i for i, label in enumerate(labels())}
     n = len(rows)
     place = np.full((n, MAX_ITEMS, 3), -1, np.float32)
@@ -116,41 +116,4 @@ def _with_targets(images: dict[int, np.ndarray], rows: list[Row]) -> Pool:
         pairs = row["questions"]
         assert isinstance(pairs, list)
         questions.append([(str(q), str(a)) for q, a in pairs])
-    return Pool(images, place, label, digits, context, questions)
-
-
-@dataclass(frozen=True)
-class PrintPool:
-    """Small pictures full of print (`harness.train.print`)."""
-
-    images: np.ndarray
-    """uint8 (n, SIDE, SIDE, 3)."""
-    character: np.ndarray
-    """int64 (n, MOST): index into `CHARACTERS`, -1 where there is none."""
-    place: np.ndarray
-    """float32 (n, MOST, 2): its centre as fractions."""
-
-
-def open_print_pool(count: int, folder: Path, workers: int) -> PrintPool:
-    """Draw `count` pictures into `folder`, or open them if they are already there."""
-    path = (
-        folder
-        / f"print-{fingerprint([count, Path(dense.__file__).read_text(), embedded.fingerprint_of_drawing()])}.npz"
-    )
-    if not path.exists():
-        character = np.full((count, dense.MOST), -1, np.int64)
-        place = np.zeros((count, dense.MOST, 2), np.float32)
-        images = np.empty((count, dense.SIDE, dense.SIDE, 3), np.uint8)
-        with ProcessPoolExecutor(workers) as processes:
-            drawn = processes.map(dense.draw, range(count), chunksize=64)
-            for row, (pixels, marks) in enumerate(track(drawn, "drawing print", total=count)):
-                images[row] = pixels
-                for k, (sign, x, y) in enumerate(marks):
-                    character[row, k] = CHARACTERS.index(sign)
-                    place[row, k] = (x, y)
-        folder.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part.npz")
-        np.savez(part, images=images, character=character, place=place)
-        part.replace(path)
-    with np.load(path) as arrays:
-        return PrintPool(arrays["images"], arrays["character"], arrays["place"])
+    return Pool(name, images, place, label, digits, context, questions)
