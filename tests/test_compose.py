@@ -23,7 +23,7 @@ def test_the_resolution_sweep_is_the_union_of_its_grids():
     common, configs = compose_all(["+sweep=resolution"])
     got = names(configs)
     assert common["sweep"]["name"] == "resolution"
-    assert len(configs) == len(got) == 24
+    assert len(configs) == len(got) == 30
     assert len({e for e, _, _ in got}) >= 4
     assert len({r for _, _, r in got}) >= 4
     assert {llm for e, llm, _ in got if e == "tiny_fastvithd"} == {"tiny_qwen2_s", "tiny_qwen2_m", "tiny_qwen2_l"}
@@ -57,13 +57,13 @@ def narrowed(*arguments):
 
 def test_a_value_that_points_of_a_sweep_have_chooses_them():
     got, said = narrowed("+sweep=resolution", "encoder=tiny_vit")
-    assert got == {("tiny_vit", "tiny_qwen2_m", r) for r in (64, 128, 192, 256)}
-    assert said == "encoder=tiny_vit: 4 of 24 points of resolution"
+    assert got == {("tiny_vit", "tiny_qwen2_m", r) for r in (64, 128, 192, 256, 384)}
+    assert said == "encoder=tiny_vit: 5 of 30 points of resolution"
     got, said = narrowed("+sweep=resolution", "encoder=tiny_vit,tiny_convnext", "resolution=64,128")
     assert got == {(e, "tiny_qwen2_m", r) for e in ("tiny_vit", "tiny_convnext") for r in (64, 128)}
-    assert said == "encoder=tiny_vit,tiny_convnext resolution=64,128: 4 of 24 points of resolution"
+    assert said == "encoder=tiny_vit,tiny_convnext resolution=64,128: 4 of 30 points of resolution"
     got, _ = narrowed("+sweep=resolution", "llm=tiny_qwen2_s")
-    assert got == {("tiny_fastvithd", "tiny_qwen2_s", r) for r in (64, 128, 192, 256)}
+    assert got == {("tiny_fastvithd", "tiny_qwen2_s", r) for r in (64, 128, 192, 256, 384)}
 
 
 def test_what_a_point_has_without_saying_so_chooses_it_as_well():
