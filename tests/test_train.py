@@ -19,7 +19,7 @@ from harness.train import checkpointing, curves, descent, stages
 from harness.train import print as dense
 from harness.train.__main__ import command_of, train
 from harness.train.curriculum import STAGES, Curriculum
-from harness.train.instruct import IGNORED, Dialogues, answer_loss, shared_prefix_mask
+from harness.train.dialogues import IGNORED, Dialogues, answer_loss, shared_prefix_mask
 from harness.train.letters import Reader
 from harness.train.pages import Page
 from harness.train.pool import labels, open_pool

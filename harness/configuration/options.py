@@ -128,8 +128,8 @@ class TrainOptions(Options):
     """a folder"""
     device: Literal["cpu", "cuda", "mps"]
     """cpu, cuda or mps"""
-    until: Literal["letters", "pages", "align", "joint"]
-    """letters, pages, align or joint"""
+    until: Literal["letters", "pages", "language", "align", "joint"]
+    """letters, pages, language, align or joint"""
     every: Annotated[int, Field(ge=1, le=2**31)]
     """a whole number above 0 (steps)"""
 

@@ -1,6 +1,7 @@
 """The stages of one VLM of the reference family, from its composed configuration to its folder.
 
-    letters -> pages -> align -> joint
+    letters -> pages ┐
+            language ┴ align -> joint
 
 Each stage is reached from the finished ones before it (`harness.train.stages`), and everything that decides it names
 it. So an encoder's stages are shared by all LLMs, and a later change of the pages leaves the letters alone.
@@ -15,21 +16,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 
 from harness.configuration.compose import Plain
 from harness.machine import available_cores, describe
 from harness.models.encoders import VisionEncoder, build_encoder
+from harness.models.llms import build_llm
 from harness.models.tokenizer import build_tokenizer
 from harness.models.vlm import Vlm, VlmSpec
 from harness.schema import Connector, Encoder, HarnessError, Llm
 from harness.suites import embedded
-from harness.train import instruct, letters, pages
+from harness.train import instruct, language, letters, pages
 from harness.train.curves import PICTURE, draw_curves
 from harness.train.descent import Course, Descended, forget
-from harness.train.pool import Pool, open_pool
+from harness.train.pool import Pool, open_pool, open_rows
 from harness.train.stages import Outcome, Stage, finish, reach
 
-STAGES = ("letters", "pages", "align", "joint")
+STAGES = ("letters", "pages", "language", "align", "joint")
 
 
 class Curriculum:
@@ -47,9 +50,9 @@ class Curriculum:
         )
         self.letters_recipe = self._recipe(letters.LettersRecipe, "letters", kind)
         self.pages_recipe = self._recipe(pages.PagesRecipe, "pages", kind)
+        self.language_recipe = self._recipe(language.LanguageRecipe, "language", kind)
         self.align_recipe = self._recipe(instruct.InstructRecipe, "align", kind)
         self.joint_recipe = self._recipe(instruct.InstructRecipe, "joint", kind)
-        self._pool: Pool | None = None
 
     def _recipe(self, made: Callable[..., Any], stage: str, kind: str) -> Any:
         """A stage's part of the recipe, with the rate for this kind of encoder and resolutions as numbers."""
@@ -76,10 +79,14 @@ class Curriculum:
         return Stage("pages", self.encoder.name, (*pages.decides(self.letters.identity, self.pages_recipe, self.seed),))
 
     @property
+    def language(self) -> Stage:
+        """The LLM's first stage."""
+        return Stage("language", self.llm.name, (*language.decides(self.llm, self.language_recipe, self.seed),))
+
+    @property
     def align(self) -> Stage:
         """Connector and LLM on the frozen encoder."""
-        llm = self.llm.model_dump(mode="json", exclude={"name", "title", "source"})
-        before = [self.pages.identity, llm]
+        before = [self.pages.identity, self.language.identity]
         return Stage("align", self.pair, (*instruct.decides(before, self.connector, self.align_recipe, self.seed),))
 
     @property
@@ -88,15 +95,14 @@ class Curriculum:
         before = [self.align.identity]
         return Stage("joint", self.pair, (*instruct.decides(before, self.connector, self.joint_recipe, self.seed),))
 
-    def pool(self) -> Pool:
-        """The images that all stages but the first learn from."""
-        from filelock import FileLock
-
-        if self._pool is None:
-            resolutions = tuple(self.pages_recipe.shares)
-            with FileLock(self.cache / "lock"):  # trainings side by side share what they draw
-                self._pool = open_pool(self.pages_recipe.images, resolutions, self.cache, available_cores())
-        return self._pool
+    def pools(self) -> tuple[Pool, Pool]:
+        """The images that encoders and whole VLMs learn from, and those that are held out."""
+        recipe, cores = self.pages_recipe, available_cores()
+        with FileLock(self.cache / "lock"):  # trainings side by side share what they draw
+            return (
+                open_pool(recipe.images, "train", (*recipe.shares,), self.cache, cores),
+                open_pool(recipe.held_out, "held_out", (*recipe.shares,), self.cache, cores),
+            )
 
     def reach_letters(self) -> Outcome:
         """An encoder that knows its letters."""
@@ -116,24 +122,45 @@ class Curriculum:
             encoder, course = self._new_encoder(), self._course(self.pages)
             before.restore(encoder=encoder)
             recipe = self.pages_recipe
-            done = pages.learn_pages(encoder, self.pool(), recipe, self.seed, course)
+            done = pages.learn_pages(encoder, *self.pools(), recipe, self.seed, course)
             return self._finish(self.pages, course, done, recipe.steps * recipe.batch, encoder=encoder)
 
         before = self.reach_letters()
         return reach(self.pages, self.cache, learn)
+
+    def reach_language(self) -> Outcome:
+        """An LLM that looks up what it is told."""
+
+        def learn() -> Outcome:
+            tokenizer, course, recipe = (
+                build_tokenizer(embedded.words()),
+                self._course(self.language),
+                self.language_recipe,
+            )
+            spec = self.llm.model_copy(update={"config": {**self.llm.config, "vocab_size": len(tokenizer)}})
+            torch.manual_seed(self.seed)
+            llm = build_llm(spec)
+            with FileLock(self.cache / "lock"):
+                rows = open_rows(recipe.scenes, "train", self.cache, available_cores())
+                held_out = open_rows(recipe.held_out, "held_out", self.cache, available_cores())
+            done = language.learn_language(llm, tokenizer, rows, held_out, recipe, self.seed, course)
+            return self._finish(self.language, course, done, recipe.steps * recipe.batch, llm=llm)
+
+        return reach(self.language, self.cache, learn)
 
     def reach_align(self) -> Outcome:
         """A connector and an LLM that answer from an encoder's visual tokens."""
 
         def learn() -> Outcome:
             vlm, course = self._new_vlm(), self._course(self.align)
-            before.restore(encoder=vlm.encoder)
+            encoder.restore(encoder=vlm.encoder)
+            llm.restore(llm=vlm.llm)
             recipe, tokens = self.align_recipe, self.pages.folder(self.cache)
-            done = instruct.learn_align(vlm, self.pool(), recipe, tokens, self.seed, course)
+            done = instruct.learn_align(vlm, *self.pools(), recipe, tokens, self.seed, course)
             parts = {"connector": vlm.connector, "llm": vlm.llm}
             return self._finish(self.align, course, done, recipe.steps * recipe.batch, **parts)
 
-        before = self.reach_pages()
+        encoder, llm = self.reach_pages(), self.reach_language()
         return reach(self.align, self.cache, learn)
 
     def reach_joint(self) -> Outcome:
@@ -144,7 +171,7 @@ class Curriculum:
             encoder.restore(encoder=vlm.encoder)
             before.restore(connector=vlm.connector, llm=vlm.llm)
             recipe = self.joint_recipe
-            done = instruct.learn_joint(vlm, self.pool(), recipe, self.seed, course)
+            done = instruct.learn_joint(vlm, *self.pools(), recipe, self.seed, course)
             parts = {"encoder": vlm.encoder, "connector": vlm.connector, "llm": vlm.llm}
             return self._finish(self.joint, course, done, recipe.steps * recipe.batch, **parts)
 
@@ -157,6 +184,7 @@ class Curriculum:
         return {
             "letters": self.reach_letters,
             "pages": self.reach_pages,
+            "language": self.reach_language,
             "align": self.reach_align,
             "joint": self.reach_joint,
         }[until]()
@@ -165,7 +193,8 @@ class Curriculum:
         """Write the finished VLM with everything that is known of its training."""
         outcome, vlm = self.reach_joint(), self._new_vlm()
         outcome.restore(encoder=vlm.encoder, connector=vlm.connector, llm=vlm.llm)
-        records = [self.reach_letters().record, self.reach_pages().record, self.reach_align().record, outcome.record]
+        before = (self.reach_letters, self.reach_pages, self.reach_language, self.reach_align)
+        records = [*(stage().record for stage in before), outcome.record]
         training = {
             "command": command,
             "recipe": self.recipe,

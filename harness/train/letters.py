@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -162,8 +163,6 @@ def learn_letters(
     encoder: VisionEncoder, recipe: LettersRecipe, cache: Path, workers: int, seed: int, course: Course
 ) -> Descended:
     """Run the stage in place; the last row of the log has the share of held-out characters that are read right."""
-    from filelock import FileLock
-
     with FileLock(cache / "lock"):  # trainings side by side share what they draw
         pool = open_print_pool(recipe.pictures, "train", cache, workers)
         held_out = open_print_pool(recipe.held_out, "held_out", cache, workers)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -119,8 +120,6 @@ def finish(stage: Stage, cache: Path, record: dict[str, Any], **modules: nn.Modu
 
 def reach(stage: Stage, cache: Path, learn: Callable[[], Outcome]) -> Outcome:
     """The outcome of a stage, learned only where it is nowhere to be found; two trainings never learn the same."""
-    from filelock import FileLock
-
     if (outcome := find(stage, cache)) is not None:
         return outcome
     stage.folder(cache).mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,191 @@
+"""Stage `language`: an LLM learns to look up an answer in what stands on a scene, before it is shown any image.
+
+In place of visual tokens it gets what an encoder and a connector could tell at best: the scene as a grid, row by row,
+in which the cell that holds an item's centre says what the item is, what it belongs to and where it stands. To look a
+value up by its key is what takes an LLM longest; a connector then only has to learn to say the same.
+
+Scenes are drawn once and told anew each time: words of one kind are exchanged for one another and numbers are drawn
+again, in what stands there as in what is asked.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from harness.schema import Llm
+from harness.suites import doc_read, embedded, scene_text, shapes
+from harness.suites.scenes import PALETTE
+from harness.train.descent import Course, Descended, Schedule, descend
+from harness.train.dialogues import Dialogues, answer
+from harness.train.pool import CONTEXTS, DIGITS, Row, Targets, labels
+
+BINS = 8
+"""Of each axis, in which a told item says where it stands."""
+NOISE = 0.25
+"""Of a told scene, as a share of the first weights' spread: what a connector says is never exact."""
+
+KINDS: tuple[tuple[str, ...], ...] = (
+    tuple(PALETTE),
+    shapes.SHAPES,
+    scene_text.LEXICON,
+    *doc_read.WORD_KEYS.values(),
+    doc_read.NUMBER_KEYS,
+    doc_read.COLUMNS,
+)
+"""Words that may stand for one another."""
+
+
+@dataclass(frozen=True)
+class LanguageRecipe:
+    """How long and how fast an LLM learns to look up."""
+
+    scenes: dict[str, int]
+    """How many of each suite are drawn."""
+    held_out: dict[str, int]
+    """How many are drawn besides, and only measured."""
+    shares: dict[int, float]
+    """Share of each side of the grid, in cells, among the steps."""
+    steps: int
+    batch: int
+    questions: int
+    """Of one scene, in one sequence."""
+    lr: float
+    warmup: float
+
+    @property
+    def schedule(self) -> Schedule:
+        """Steps and rates."""
+        return Schedule(self.steps, self.warmup)
+
+
+def decides(llm: Llm, recipe: LanguageRecipe, seed: int) -> list[object]:
+    """Everything that decides what an LLM has learned from what is told."""
+    return [built_by(llm), vars(recipe), embedded.words(), embedded.fingerprint_of_drawing(), seed]
+
+
+def built_by(llm: Llm) -> dict[str, object]:
+    """The fields of an LLM that decide what it computes: not what it is called, nor where it is from."""
+    return llm.model_dump(mode="json", exclude={"name", "title", "source"})
+
+
+def told_anew(row: Row, rng: random.Random) -> Row:
+    """The same scene with other words and numbers; what is asked stays true of it."""
+    new: dict[str, str] = {}
+    for kind in KINDS:
+        new |= dict(zip(kind, rng.sample(kind, len(kind)), strict=True))
+    new |= {f"{shape}s": f"{new[shape]}s" for shape in shapes.SHAPES}
+    for _, _, label, context in row.items:
+        if label.isdigit():  # a table's numbers have two digits, a form's two or three
+            new[label] = str(rng.randint(10, 99 if len(context) > 1 else 999))
+
+    def again(text: str) -> str:
+        words = text.removesuffix("?").split(" ")
+        return " ".join(new.get(word, word) for word in words) + "?" * text.endswith("?")
+
+    return replace(
+        row,
+        items=[(x, y, again(label), [again(word) for word in context]) for x, y, label, context in row.items],
+        questions=[(again(question), again(answer), kind) for question, answer, kind in row.questions],
+    )
+
+
+class Teller(nn.Module):
+    """Tells an LLM what stands on scenes; thrown away afterwards."""
+
+    def __init__(self, width: int, spread: float):
+        """`width` of the LLM's tokens, `spread` of its first weights."""
+        super().__init__()
+        self.spread = spread
+        self.ground = nn.Parameter(torch.randn(width) * spread)
+        self.label = nn.Embedding(len(labels()) + 1, width)  # the last one says: a number
+        self.context = nn.ModuleList(nn.Embedding(len(labels()) + 1, width) for _ in range(CONTEXTS))
+        self.digits = nn.ModuleList(nn.Embedding(12, width) for _ in range(DIGITS))
+        self.where = nn.ModuleList(nn.Embedding(BINS, width) for _ in range(2))
+        for module in self.modules():
+            if isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=spread)
+
+    def forward(self, place: Tensor, label: Tensor, digits: Tensor, context: Tensor, side: int) -> Tensor:
+        """Places (B, K, 2), labels (B, K), digits (B, K, DIGITS), contexts (B, K, CONTEXTS), see `Targets` -> tokens
+        (B, side^2, width)."""
+        told = self.label(label % (len(labels()) + 1))  # -1 is the last one
+        for slot, table in enumerate(self.context):
+            told = told + table(context[..., slot] % (len(labels()) + 1))
+        for slot, table in enumerate(self.digits):
+            told = told + table(digits[..., slot] % 12)
+        for axis, table in enumerate(self.where):
+            told = told + table((place[..., axis] * BINS).long().clamp(0, BINS - 1))
+        there = place[..., 0] >= 0
+        cell = (place.clamp(0, 1 - 1e-6) * side).long()
+        index = cell[..., 1] * side + cell[..., 0]
+        tokens = self.ground.repeat(len(place), side * side, 1)
+        tokens = tokens.scatter_add(1, index.unsqueeze(-1).expand_as(told), told * there.unsqueeze(-1))
+        return tokens + torch.randn_like(tokens) * (NOISE * self.spread) if self.training else tokens
+
+
+class Told(nn.Module):
+    """An LLM with its teller."""
+
+    def __init__(self, llm: PreTrainedModel):
+        super().__init__()
+        self.llm = llm
+        self.teller = Teller(llm.config.hidden_size, llm.config.initializer_range)
+
+    def forward(self, begin: int, targets: Targets, ids: Tensor, target: Tensor, side: int) -> tuple[Tensor, Tensor]:
+        """Scenes and what is asked about them -> cross-entropy, and (B, Q) whether the whole answer is right."""
+        arrays = (targets.place, targets.label, targets.digits, targets.context)
+        told = self.teller(*(torch.from_numpy(array).to(ids.device) for array in arrays), side)
+        return answer(self.llm, begin, told, ids, target)
+
+
+def learn_language(
+    llm: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    rows: list[Row],
+    held_out: list[Row],
+    recipe: LanguageRecipe,
+    seed: int,
+    course: Course,
+) -> Descended:
+    """Run the stage in place; the last row of the log has the shares of held-out questions that are answered."""
+    torch.manual_seed(seed)
+    told, dialogues = Told(llm).train(), Dialogues(tokenizer)
+    sides, shares = list(recipe.shares), np.array(list(recipe.shares.values()))
+
+    def step(rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        side = int(rng.choice(sides, p=shares / shares.sum()))
+        words = random.Random(int(rng.integers(2**62)))
+        chosen = [told_anew(rows[k], words) for k in rng.choice(len(rows), recipe.batch, replace=False)]
+        ids, target = (each.to(course.device) for each in dialogues.draw(chosen, rng, recipe.questions))
+        loss, right = told(dialogues.begin, Targets.of(chosen), ids, target, side)
+        return loss, {f"right@{side}": float(right.float().mean())}
+
+    def measure() -> dict[str, float]:
+        told.eval()
+        found = right_by_kind(told, dialogues, held_out, max(sides), course.device)
+        told.train()
+        return found
+
+    done = descend(course, told, [(told.parameters(), recipe.lr)], step, recipe.schedule, seed, measure)
+    llm.eval()
+    return done
+
+
+@torch.no_grad()
+def right_by_kind(
+    told: Told, dialogues: Dialogues, rows: list[Row], side: int, device: torch.device
+) -> dict[str, float]:
+    """The share of all questions about scenes that are answered right, by kind."""
+    found: dict[str, list[bool]] = {}
+    for row in rows:
+        ids, target = dialogues.stack([[dialogues.tokens(question, said) for question, said, _ in row.questions]])
+        _, right = told(dialogues.begin, Targets.of([row]), ids.to(device), target.to(device), side)
+        for (_, _, kind), good in zip(row.questions, right[0].tolist(), strict=True):
+            found.setdefault(f"held_out_{kind.replace(' ', '_')}", []).append(good)
+    return {name: float(np.mean(values)) for name, values in sorted(found.items())}
