@@ -132,11 +132,8 @@ class Curriculum:
         """An LLM that looks up what it is told."""
 
         def learn() -> Outcome:
-            tokenizer, course, recipe = (
-                build_tokenizer(embedded.words()),
-                self._course(self.language),
-                self.language_recipe,
-            )
+            tokenizer, course = build_tokenizer(embedded.words()), self._course(self.language)
+            recipe = self.language_recipe
             spec = self.llm.model_copy(update={"config": {**self.llm.config, "vocab_size": len(tokenizer)}})
             torch.manual_seed(self.seed)
             llm = build_llm(spec)
