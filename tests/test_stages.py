@@ -208,9 +208,15 @@ def test_curves_are_drawn_of_what_goes_on_and_of_what_is_done(tmp_path, capsys):
     log = [{"stage": "letters-x", "step": k, "seconds": k, "loss": 3.0 / k, "depth0": 0.1 * k} for k in range(1, 9)]
     state = tmp_path / "state" / "step-00000008"
     state.mkdir(parents=True)
-    (state / "state.json").write_text(json.dumps({"step": 8, "log": log}))
+    (state / "state.json").write_text(json.dumps({"step": 8, "identity": "x", "log": log}))
     assert curves.main([str(tmp_path)]) == 0
-    assert "| letters-x | 8 | 8 | 0.375 | depth0 0.800 |" in capsys.readouterr().out
+    assert "| letters-x | (step 8) | 8 | 0.375 | depth0 0.800 |" in capsys.readouterr().out
+    log[-1] |= {"held_out_word_field": 0.75, "held_out_a@64": 0.25, "held_out_a@128": 0.5}
+    done = {"identity": "x", "samples": 1200, "seconds": 9.6, "log": log}
+    (tmp_path / "weights.json").write_text(json.dumps(done))
+    assert curves.main([str(tmp_path), str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("| letters-x | 1,200 | 10 | 0.375 | a@128 0.500, word field 0.750 |") == 1
     assert (tmp_path / "curves.png").stat().st_size > 1000
     assert curves.main([str(tmp_path / "nowhere")]) == 2
     assert "neither a stage of a training nor a trained VLM" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from harness.models.tokenizer import build_tokenizer
 from harness.models.vlm import load_vlm
 from harness.suites import embedded
 from harness.suites.scenes import generator
@@ -14,7 +15,7 @@ from harness.train import print as dense
 from harness.train.dialogues import IGNORED, Dialogues, answer, shared_prefix_mask
 from harness.train.letters import Reader
 from harness.train.pages import Page
-from harness.train.pool import Row, Targets, labels, open_pool, open_rows
+from harness.train.pool import Row, labels, open_pool, open_rows
 
 COUNTS = {"doc_read": 6, "scene_text": 6, "shapes": 4}
 
@@ -160,12 +161,14 @@ def test_a_scene_told_anew_has_other_words_and_true_answers(cache):
 
 
 def test_a_teller_says_what_stands_in_a_cell_and_nothing_elsewhere():
-    row = Row("doc_read", [(0.1, 0.1, "tax", []), (0.6, 0.1, "48", ["tax"])], [])
+    tokenizer = build_tokenizer(embedded.words())
+    items = [(0.1, 0.1, "tax", []), (0.6, 0.1, "48", ["tax"])]
+    telling = language.Telling.of([Row("doc_read", items, []), Row("doc_read", items[:1], [])], tokenizer)
+    tax, *number = tokenizer.encode("tax 48", add_special_tokens=False)
+    assert telling.ids[0, :2].tolist() == [[tax, *[-1] * 6], [-1, -1, *number, -1, tax, -1]]
     torch.manual_seed(0)
     teller = language.Teller(8, 0.1).eval()
-    targets = Targets.of([row, Row("doc_read", row.items[:1], [])])
-    arrays = (targets.place, targets.label, targets.digits, targets.context)
-    told = teller(*map(torch.from_numpy, arrays), 4)
+    told = teller(torch.nn.Embedding(len(tokenizer), 8), telling, 4)
     assert told.shape == (2, 16, 8)
     assert (told != teller.ground).any(-1).nonzero().tolist() == [[0, 0], [0, 2], [1, 0]]
     assert torch.equal(told[0, 0], told[1, 0])
@@ -181,12 +184,12 @@ def test_what_is_told_can_be_learned(cache, vlm_folder):
     losses = []
     for step in range(60):
         ids, target = dialogues.draw(rows, np.random.default_rng(step), 4)
-        loss, _ = told(dialogues.begin, Targets.of(rows), ids, target, 6)
+        loss, _ = told(dialogues.begin, language.Telling.of(rows, vlm.tokenizer), ids, target, 6)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.5 * losses[0]
-    shares = language.right_by_kind(told.eval(), dialogues, rows, 6, torch.device("cpu"))
+    shares = language.right_by_kind(told.eval(), vlm.tokenizer, rows, 6, torch.device("cpu"))
     assert set(shares) <= {"held_out_word_field", "held_out_number_field", "held_out_table"}
     assert all(0 <= share <= 1 for share in shares.values())

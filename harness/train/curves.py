@@ -17,6 +17,9 @@ from harness.storage.intake import read_json
 
 PICTURE = "curves.png"
 Row = dict[str, Any]
+"""Of a log: `stage`, `step`, `seconds`, `loss` and shares of what was right."""
+Record = dict[str, Any]
+"""Of a stage: `title`, `identity`, `log`, and where it is finished `samples` and `seconds`."""
 
 
 def draw_curves(log: Sequence[Row], path: Path) -> None:
@@ -47,37 +50,57 @@ def shares_of(rows: Iterable[Row]) -> list[str]:
     return sorted({name for row in rows for name in row} - {"stage", "step", "seconds", "loss"})
 
 
-def log_of(folder: Path) -> list[Row]:
-    """The log of a stage, finished or not, or of a trained VLM; raises `HarnessError` where there is none."""
+def records_of(folder: Path) -> list[Record]:
+    """What is known of the stages of a folder: a stage, finished or not, or a trained VLM with all of its stages.
+
+    Raises `HarnessError` where there is none.
+    """
     states = sorted(folder.glob("state/step-????????/state.json"))
     for path in (folder / "training.json", folder / "weights.json", *states[-1:]):
-        if path.is_file():
-            content = read_json(path)
-            if isinstance(content, dict) and isinstance(log := content.get("log"), list):
-                return log
-    raise HarnessError(f"{folder}: neither a stage of a training nor a trained VLM")
+        content = read_json(path) if path.is_file() else None
+        if isinstance(content, dict) and isinstance(content.get("log"), list):
+            log = content["log"]
+            stages = content.get("stages", [{key: content.get(key) for key in ("identity", "samples", "seconds")}])
+            # Rows of a log name their stage and its subject, in the order of the stages.
+            titles = list(dict.fromkeys(str(row["stage"]) for row in log))
+            if len(titles) == len(stages):
+                return [
+                    {**stage, "title": title, "log": [row for row in log if row["stage"] == title]}
+                    for stage, title in zip(stages, titles, strict=True)
+                ]
+    raise HarnessError(f"{folder}: neither a stage of a training nor a trained VLM of the reference family")
 
 
-def table(log: Sequence[Row]) -> str:
-    """The last row of each stage as a table in Markdown."""
-    lines = ["| stage | steps | seconds | loss | right at the end |", "|---|---|---|---|---|"]
-    last = {str(row["stage"]): row for row in log}
-    for stage, row in last.items():
-        shares = ", ".join(f"{name.replace('_', ' ')} {row[name]:.3f}" for name in shares_of([row]))
-        lines.append(f"| {stage} | {row['step']:,} | {row['seconds']:,.0f} | {row['loss']:.3f} | {shares} |")
+def table(records: Iterable[Record]) -> str:
+    """Stages as a table in Markdown, one that several VLMs share only once."""
+    lines = ["| stage | samples | seconds | loss | right at the end |", "|---|---|---|---|---|"]
+    for record in {record["identity"]: record for record in records}.values():
+        last = record["log"][-1]
+        samples = f"{record['samples']:,}" if record.get("samples") else f"(step {last['step']:,})"
+        shares = ", ".join(f"{name} {share:.3f}" for name, share in at_the_end(last).items())
+        seconds = record.get("seconds") or last["seconds"]
+        lines.append(f"| {record['title']} | {samples} | {seconds:,.0f} | {last['loss']:.3f} | {shares} |")
     return "\n".join(lines)
+
+
+def at_the_end(row: Row) -> dict[str, float]:
+    """What a last row says of held-out samples (of others where there are none), at the largest resolution."""
+    names = [name for name in shares_of([row]) if name.startswith("held_out_")] or shares_of([row])
+    largest = max((int(name.partition("@")[2]) for name in names if "@" in name), default=0)
+    chosen = [name for name in names if "@" not in name or name.endswith(f"@{largest}")]
+    return {name.removeprefix("held_out_").replace("_", " "): row[name] for name in chosen}
 
 
 def run(arguments: Sequence[str]) -> int:
     """Draw the curves of every folder, print what they came to."""
     if not arguments:
         raise HarnessError("a folder is expected: python -m harness.train.curves FOLDER")
-    log: list[Row] = []
+    records: list[Record] = []
     for folder in map(Path, arguments):
-        rows = log_of(folder)
-        draw_curves(rows, folder / PICTURE)
-        log += rows
-    print(table(log))
+        found = records_of(folder)
+        draw_curves([row for record in found for row in record["log"]], folder / PICTURE)
+        records += found
+    print(table(records))
     return 0
 
 

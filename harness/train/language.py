@@ -1,8 +1,9 @@
 """Stage `language`: an LLM learns to look up an answer in what stands on a scene, before it is shown any image.
 
 In place of visual tokens it gets what an encoder and a connector could tell at best: the scene as a grid, row by row,
-in which the cell that holds an item's centre says what the item is, what it belongs to and where it stands. To look a
-value up by its key is what takes an LLM longest; a connector then only has to learn to say the same.
+in which the cell that holds an item's centre says what the item is, what it belongs to and where it stands, in linear
+maps of the LLM's own words. To look a value up by its key is what takes an LLM longest; a connector then only has to
+learn to say the same.
 
 Scenes are drawn once and told anew each time: words of one kind are exchanged for one another and numbers are drawn
 again, in what stands there as in what is asked.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -23,10 +25,12 @@ from harness.suites import doc_read, embedded, scene_text, shapes
 from harness.suites.scenes import PALETTE
 from harness.train.descent import Course, Descended, Schedule, descend
 from harness.train.dialogues import Dialogues, answer
-from harness.train.pool import CONTEXTS, DIGITS, Row, Targets, labels
+from harness.train.pool import CONTEXTS, DIGITS, MAX_ITEMS, Row
 
 BINS = 8
 """Of each axis, in which a told item says where it stands."""
+ROLES = 2 + DIGITS + CONTEXTS
+"""What a token of an item can be: its first and second word, its digits, what it belongs to."""
 NOISE = 0.25
 """Of a told scene, as a share of the first weights' spread: what a connector says is never exact."""
 
@@ -95,37 +99,62 @@ def told_anew(row: Row, rng: random.Random) -> Row:
     )
 
 
+@dataclass(frozen=True)
+class Telling:
+    """What stands on some scenes, in the LLM's own tokens."""
+
+    place: Tensor
+    """(B, MAX_ITEMS, 2): x, y of each item as fractions; below 0 where there is none."""
+    ids: Tensor
+    """(B, MAX_ITEMS, ROLES) in the order of the roles (see `ROLES`); -1 where there is none."""
+
+    @classmethod
+    def of(cls, rows: list[Row], tokenizer: PreTrainedTokenizerFast) -> Telling:
+        """Scenes in tokens."""
+        place = torch.full((len(rows), MAX_ITEMS, 2), -1.0)
+        ids = torch.full((len(rows), MAX_ITEMS, ROLES), -1)
+        for i, row in enumerate(rows):
+            for k, (x, y, label, context) in enumerate(row.items):
+                place[i, k] = torch.tensor((x, y))
+                said = _tokens(tokenizer, label)
+                begin = 2 if label.isdigit() else 0
+                ids[i, k, begin : begin + len(said)] = torch.tensor(said)
+                around = [token for word in context for token in _tokens(tokenizer, word)]
+                ids[i, k, ROLES - CONTEXTS : ROLES - CONTEXTS + len(around)] = torch.tensor(around)
+        return cls(place, ids)
+
+    def to(self, device: torch.device) -> Telling:
+        """The same on a device."""
+        return Telling(self.place.to(device), self.ids.to(device))
+
+
+@cache
+def _tokens(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    return list(tokenizer.encode(text, add_special_tokens=False))
+
+
 class Teller(nn.Module):
-    """Tells an LLM what stands on scenes; thrown away afterwards."""
+    """Tells an LLM what stands on scenes, as linear maps of its own embeddings; thrown away afterwards."""
 
     def __init__(self, width: int, spread: float):
         """`width` of the LLM's tokens, `spread` of its first weights."""
         super().__init__()
         self.spread = spread
         self.ground = nn.Parameter(torch.randn(width) * spread)
-        self.label = nn.Embedding(len(labels()) + 1, width)  # the last one says: a number
-        self.context = nn.ModuleList(nn.Embedding(len(labels()) + 1, width) for _ in range(CONTEXTS))
-        self.digits = nn.ModuleList(nn.Embedding(12, width) for _ in range(DIGITS))
-        self.where = nn.ModuleList(nn.Embedding(BINS, width) for _ in range(2))
-        for module in self.modules():
-            if isinstance(module, nn.Embedding):
-                nn.init.normal_(module.weight, std=spread)
+        self.roles = nn.Parameter(torch.randn(ROLES, width, width) * width**-0.5)
+        self.where = nn.Parameter(torch.randn(2, BINS, width) * spread)
 
-    def forward(self, place: Tensor, label: Tensor, digits: Tensor, context: Tensor, side: int) -> Tensor:
-        """Places (B, K, 2), labels (B, K), digits (B, K, DIGITS), contexts (B, K, CONTEXTS), see `Targets` -> tokens
-        (B, side^2, width)."""
-        told = self.label(label % (len(labels()) + 1))  # -1 is the last one
-        for slot, table in enumerate(self.context):
-            told = told + table(context[..., slot] % (len(labels()) + 1))
-        for slot, table in enumerate(self.digits):
-            told = told + table(digits[..., slot] % 12)
-        for axis, table in enumerate(self.where):
-            told = told + table((place[..., axis] * BINS).long().clamp(0, BINS - 1))
-        there = place[..., 0] >= 0
+    def forward(self, embed: nn.Module, telling: Telling, side: int) -> Tensor:
+        """The LLM's embedding of tokens, and scenes -> tokens (B, side^2, width), row by row."""
+        place = telling.place
+        words = embed(telling.ids.clamp(min=0)) * (telling.ids >= 0).unsqueeze(-1)
+        told = torch.einsum("bkrw,rwv->bkv", words, self.roles)
+        for axis, bins in zip(self.where, (place * BINS).long().clamp(0, BINS - 1).unbind(-1), strict=True):
+            told = told + axis[bins]
+        told = told * (place[..., :1] >= 0)
         cell = (place.clamp(0, 1 - 1e-6) * side).long()
-        index = cell[..., 1] * side + cell[..., 0]
-        tokens = self.ground.repeat(len(place), side * side, 1)
-        tokens = tokens.scatter_add(1, index.unsqueeze(-1).expand_as(told), told * there.unsqueeze(-1))
+        index = (cell[..., 1] * side + cell[..., 0]).unsqueeze(-1).expand_as(told)
+        tokens = self.ground.repeat(len(place), side * side, 1).scatter_add(1, index, told)
         return tokens + torch.randn_like(tokens) * (NOISE * self.spread) if self.training else tokens
 
 
@@ -137,10 +166,9 @@ class Told(nn.Module):
         self.llm = llm
         self.teller = Teller(llm.config.hidden_size, llm.config.initializer_range)
 
-    def forward(self, begin: int, targets: Targets, ids: Tensor, target: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    def forward(self, begin: int, telling: Telling, ids: Tensor, target: Tensor, side: int) -> tuple[Tensor, Tensor]:
         """Scenes and what is asked about them -> cross-entropy, and (B, Q) whether the whole answer is right."""
-        arrays = (targets.place, targets.label, targets.digits, targets.context)
-        told = self.teller(*(torch.from_numpy(array).to(ids.device) for array in arrays), side)
+        told = self.teller(self.llm.get_input_embeddings(), telling, side)
         return answer(self.llm, begin, told, ids, target)
 
 
@@ -163,12 +191,13 @@ def learn_language(
         words = random.Random(int(rng.integers(2**62)))
         chosen = [told_anew(rows[k], words) for k in rng.choice(len(rows), recipe.batch, replace=False)]
         ids, target = (each.to(course.device) for each in dialogues.draw(chosen, rng, recipe.questions))
-        loss, right = told(dialogues.begin, Targets.of(chosen), ids, target, side)
+        telling = Telling.of(chosen, tokenizer).to(course.device)
+        loss, right = told(dialogues.begin, telling, ids, target, side)
         return loss, {f"right@{side}": float(right.float().mean())}
 
     def measure() -> dict[str, float]:
         told.eval()
-        found = right_by_kind(told, dialogues, held_out, max(sides), course.device)
+        found = right_by_kind(told, tokenizer, held_out, max(sides), course.device)
         told.train()
         return found
 
@@ -179,13 +208,15 @@ def learn_language(
 
 @torch.no_grad()
 def right_by_kind(
-    told: Told, dialogues: Dialogues, rows: list[Row], side: int, device: torch.device
+    told: Told, tokenizer: PreTrainedTokenizerFast, rows: list[Row], side: int, device: torch.device
 ) -> dict[str, float]:
     """The share of all questions about scenes that are answered right, by kind."""
     found: dict[str, list[bool]] = {}
+    dialogues = Dialogues(tokenizer)
     for row in rows:
         ids, target = dialogues.stack([[dialogues.tokens(question, said) for question, said, _ in row.questions]])
-        _, right = told(dialogues.begin, Targets.of([row]), ids.to(device), target.to(device), side)
+        telling = Telling.of([row], tokenizer).to(device)
+        _, right = told(dialogues.begin, telling, ids.to(device), target.to(device), side)
         for (_, _, kind), good in zip(row.questions, right[0].tolist(), strict=True):
             found.setdefault(f"held_out_{kind.replace(' ', '_')}", []).append(good)
     return {name: float(np.mean(values)) for name, values in sorted(found.items())}
