@@ -30,10 +30,10 @@ def train(config: Plain) -> Path:
     outcome = curriculum.reach(config["until"])
     folder = outcome.weights.parent
     if config["until"] == "joint":
-        folder = Path(config["folder"]) / curriculum.pair
+        folder = Path(config["folder"]) / curriculum.name
         command = command_of(curriculum.encoder.name, curriculum.llm.name, curriculum.seed, config["recipe"])
         curriculum.save(folder, command)
-    print(f"{curriculum.pair}: {config['until']} is in {folder}", file=sys.stderr)
+    print(f"{curriculum.name}: {config['until']} is in {folder}", file=sys.stderr)
     return folder
 
 

@@ -45,6 +45,7 @@ class Curriculum:
         self.encoder, self.llm = Encoder(**config["encoder"]), Llm(**config["llm"])
         self.connector = Connector(**config["connector"])
         self.pair = f"{self.encoder.name}-{self.llm.name}"
+        self.name = f"{self.pair}-seed{self.seed}" if self.seed else self.pair
         kind = (
             "transformer" if hasattr(build_encoder(self.encoder, True, "meta").backbone, "blocks") else "convolutional"
         )
