@@ -27,10 +27,11 @@ from harness.schema import (
     Component,
     Connector,
     Encoder,
-    Exam,
+    Evaluation,
     Fusion,
     Llm,
     Machine,
+    Measurement,
     Memory,
     Planned,
     Point,
@@ -41,7 +42,6 @@ from harness.schema import (
     Suite,
     Telemetry,
     TimerTest,
-    Visit,
     Work,
     component_key,
     question_key,
@@ -74,7 +74,7 @@ def imported() -> Iterator[None]:
     """Measuring processes begin with their imports done, and are as fresh otherwise: each is forked from a process that
     never computed. Those of a real command (`python -m harness.sweep`) and of tests that ask for `spawned` begin as a
     user's do."""
-    multiprocessing.set_forkserver_preload(["harness.timing.measurement", "conftest"])
+    multiprocessing.set_forkserver_preload(["harness.timing.measurer", "conftest"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Worker, "context", Imported())
         yield
@@ -209,7 +209,7 @@ MILLISECONDS = {
     "prefill_visual": 8,
     "ttft_fused": 27,
 }
-"""What each stage of a made-up visit takes, before its scale."""
+"""What each stage of a made-up measurement takes, before its scale."""
 
 
 def make_component(kind: str = "encoder", **changes: Any) -> Component:
@@ -254,10 +254,10 @@ ENTRY: dict[str, Any] = {
     "seconds": 1.0,
     "command": "python -m harness.sweep",
 }
-"""Where made-up visits and exams come from."""
+"""Where made-up measurements and evaluations come from."""
 
 
-def make_visit(kind: str = "encoder", block: int = 0, scale: float = 1.0, **changes: Any) -> Visit:
+def make_measurement(kind: str = "encoder", block: int = 0, scale: float = 1.0, **changes: Any) -> Measurement:
     component = changes.pop("component", None) or make_component(kind)
     fields: dict[str, Any] = {
         "key": component_key(component, MACHINE),
@@ -285,13 +285,13 @@ def make_visit(kind: str = "encoder", block: int = 0, scale: float = 1.0, **chan
         if kind == "encoder"
         else {},
     }
-    return Visit(**(fields | changes))
+    return Measurement(**(fields | changes))
 
 
-def failed_visit(kind: str = "encoder", block: int = 0, **changes: Any) -> Visit:
-    """A visit without samples: `status` and `reason` say why."""
+def failed_measurement(kind: str = "encoder", block: int = 0, **changes: Any) -> Measurement:
+    """A measurement without samples: `status` and `reason` say why."""
     empty = {"samples": None, "telemetry": None, "memory": None, "ceilings": None}
-    return make_visit(kind, block, **(empty | changes))
+    return make_measurement(kind, block, **(empty | changes))
 
 
 def make_score(suite: str, right: int, questions: int = 20) -> Score:
@@ -302,7 +302,7 @@ def make_score(suite: str, right: int, questions: int = 20) -> Score:
     return Score(suite=suite, metric="anls", data="0", answers=answers, seconds=0.1)
 
 
-def make_exam(suite: str = "doc_read", right: int = 10, **changes: Any) -> Exam:
+def make_evaluation(suite: str = "doc_read", right: int = 10, **changes: Any) -> Evaluation:
     point = changes.pop("point", None) or make_point()
     noun = Suite(
         name=suite,
@@ -320,7 +320,7 @@ def make_exam(suite: str = "doc_read", right: int = 10, **changes: Any) -> Exam:
         "suite": noun,
         "score": make_score(suite, right),
     }
-    return Exam(**(fields | changes))
+    return Evaluation(**(fields | changes))
 
 
 def make_result(
@@ -332,7 +332,7 @@ def make_result(
 ) -> Result:
     """A point in `len(scales)` blocks, all of its components `scales[block]` times as slow as `MILLISECONDS`."""
     point = point or make_point()
-    visits: dict[str, dict[int, Visit]] = {}
+    measurements: dict[str, dict[int, Measurement]] = {}
     keys = {}
     for kind in ("encoder", "connector", "llm", *(("vlm",) if direct else ())):
         parts = {"encoder": None if kind == "llm" else point.encoder, "llm": None if kind == "encoder" else point.llm}
@@ -341,17 +341,19 @@ def make_result(
             component = component.model_copy(update={"resolution": point.resolution})
         keys[kind] = component_key(component, MACHINE)
         each = direct if kind == "vlm" else scales
-        visits[kind] = {block: make_visit(kind, block, scale, component=component) for block, scale in enumerate(each)}
+        measurements[kind] = {
+            block: make_measurement(kind, block, scale, component=component) for block, scale in enumerate(each)
+        }
     suites = dict(zip(("doc_read", "shapes"), right or (), strict=False))
-    exams = {suite: make_exam(suite, count, point=point) for suite, count in suites.items()}
+    evaluations = {suite: make_evaluation(suite, count, point=point) for suite, count in suites.items()}
     planned = Planned(
         point=point,
         components=keys,
-        exams={suite: exam.key for suite, exam in exams.items()},
+        evaluations={suite: evaluation.key for suite, evaluation in evaluations.items()},
         command="python -m harness.sweep",
         no_accuracy=no_accuracy,
     )
-    return Result(planned, visits, exams)
+    return Result(planned, measurements, evaluations)
 
 
 @pytest.fixture(scope="session")

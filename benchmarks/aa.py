@@ -1,10 +1,10 @@
 """How often is the verdict wrong? `python benchmarks/aa.py [--blocks N] [--smoke]`
 
 A/A: twenty comparisons of a component with itself by the recommended rule (`analysis.comparison`: paired blocks, 95%
-interval of the ratio against a margin), on this machine as it is. Every block is a fresh process that visits all of
-them, the sides of a comparison pass by pass in turns. Printed are the false alarms; then, with 5%
-more time planted into each pass of one side, how often that is caught; and the same for the rule that most tools use
-(Mann-Whitney on the passes of one process).
+interval of the ratio against a margin), on this machine as it is. Every block is a fresh process that measurements all
+of them, the sides of a comparison pass by pass in turns. Printed are the false alarms; then, with 5% more time planted
+into each pass of one side, how often that is caught; and the same for the rule that most tools use (Mann-Whitney on the
+passes of one process).
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from harness.configuration.compose import compose_all
 from harness.configuration.points import make_point
 from harness.machine import describe
 from harness.progress import Progress
-from harness.schema import Visit
+from harness.schema import Measurement
 from harness.storage import store
-from harness.timing.measurement import Measurer
+from harness.timing.measurer import Measurer
 from harness.timing.plan import Plan, components_of
 from harness.timing.session import Session, alone
 from harness.timing.worker import Worker, work_off
@@ -40,9 +40,9 @@ SLOWDOWN = 0.05
 STAGE = "prefill"
 
 
-def slow_down(subject: Any) -> None:
-    """Every stage of `subject` takes 5% longer, spent busily."""
-    honest = subject.run
+def slow_down(workload: Any) -> None:
+    """Every stage of `workload` takes 5% longer, spent busily."""
+    honest = workload.run
 
     def run(number: int) -> Iterator[str]:
         stages = honest(number)
@@ -57,7 +57,7 @@ def slow_down(subject: Any) -> None:
                 pass
             yield name
 
-    subject.run = run
+    workload.run = run
 
 
 def child(pipe: Connection) -> None:
@@ -65,12 +65,12 @@ def child(pipe: Connection) -> None:
     from harness.runtimes.torch_runtime import build
 
     def planted(place: Any, component: Any, examples: Any) -> Any:
-        subject = build(place, component, examples)
+        workload = build(place, component, examples)
         if component.checkpoint.startswith("slow"):
-            slow_down(subject)
-        return subject
+            slow_down(workload)
+        return workload
 
-    with patch("harness.timing.measurement.build", planted):
+    with patch("harness.timing.measurer.build", planted):
         work_off(pipe, Measurer())
 
 
@@ -99,31 +99,32 @@ def main() -> None:
         with Progress(blocks * (8 + 0.9 * len(components))) as progress:
             session = Session(plan, Path(folder), 120, 0, progress)
             session.worker = Worker(child)
-            session.visit_all(
+            session.measure_all(
                 [list(components)] * blocks, together={name: name.lstrip("abslow") for name in components}
             )
-        visits = store.by_block(store.read_all(Path(folder), Visit))
-    report("identical code", visits, "b", comparisons)
-    report(f"{SLOWDOWN:.0%} slower", visits, "slow", comparisons)
+        measurements = store.by_block(store.read_all(Path(folder), Measurement))
+    report("identical code", measurements, "b", comparisons)
+    report(f"{SLOWDOWN:.0%} slower", measurements, "slow", comparisons)
 
 
-def report(title: str, visits: dict[str, dict[int, Visit]], side: str, comparisons: int) -> None:
+def report(title: str, measurements: dict[str, dict[int, Measurement]], side: str, comparisons: int) -> None:
     """Print how often each verdict was given."""
     verdicts: Counter[str] = Counter()
     ratios, detectable, common = [], [], 0
     for k in range(comparisons):
-        found = compare(visits[f"a{k}"], visits[f"{side}{k}"], STAGE)
+        found = compare(measurements[f"a{k}"], measurements[f"{side}{k}"], STAGE)
         verdicts[found.verdict] += 1
         ratios.append(found.ratio.value)
         detectable.append(found.ratio.detectable)
-        one, other = (visits[name][0].samples for name in (f"a{k}", f"{side}{k}"))
+        one, other = (measurements[name][0].samples for name in (f"a{k}", f"{side}{k}"))
         assert one is not None
         assert other is not None
         p = mannwhitneyu(counted(one, STAGE), counted(other, STAGE), alternative="less").pvalue
         common += p < 0.05
     told = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in ("PASS", "FAIL", "INCONCLUSIVE"))
     print(
-        f"{title}: {told} of {comparisons} comparisons in {len(visits['a0'])} blocks; ratios {min(ratios):.3f} to "
+        f"{title}: {told} of {comparisons} comparisons in {len(measurements['a0'])} blocks; "
+        f"ratios {min(ratios):.3f} to "
         f"{max(ratios):.3f}, median {statistics.median(ratios):.3f}; detectable {statistics.median(detectable):.1%}"
     )
     print(f"  Mann-Whitney, p < 0.05 on the passes of one process each: {common} alarms of {comparisons}")

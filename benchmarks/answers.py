@@ -90,7 +90,7 @@ def requests(pictures: list[bytes], each: int, tokens: int, context: Callable[[s
 @contextmanager
 def timed(model: Any, spent: dict[str, float]) -> Iterator[None]:
     """Add up what the model's own calls take."""
-    names = ("encode", "begin", "go_on")
+    names = ("encode", "begin", "extend")
     own = {name: getattr(model, name) for name in names}
 
     def wrap(name: str) -> Callable[..., Any]:
@@ -175,7 +175,7 @@ def main() -> None:
             plain = requests(pictures[: 2 * count], each, 3, lambda question: MARK + question)
             with timed(ours.model, spent):
                 total, _ = seconds(ours.generate_until, plain)
-            shares = [spent[name] / total for name in ("encode", "begin", "go_on")]
+            shares = [spent[name] / total for name in ("encode", "begin", "extend")]
             print(
                 f"{each:>18}   {total:7.2f}   {total / len(plain):18.4f}   "
                 + ", ".join(f"{share:.0%}" for share in (*shares, 1 - sum(shares)))

@@ -19,10 +19,10 @@ from harness.configuration.compose import compose_all
 from harness.configuration.points import make_point
 from harness.models.llms import prefill, splice
 from harness.runtimes.torch_runtime import (
-    EncoderSubject,
-    LlmSubject,
+    EncoderWorkload,
+    LlmWorkload,
     TorchDevice,
-    TorchSubject,
+    TorchWorkload,
     build,
     fit,
     stand_in_ids,
@@ -38,11 +38,11 @@ VISUAL_TOKENS = 256
 """Of the prefill: it takes some ten milliseconds on two cores, as the encode does."""
 TURN = 3
 """Calls of each timer before it is the other's turn."""
-VISITS = 15
-"""Visits whose own cost is looked at."""
+MEASUREMENTS = 15
+"""Measurements whose own cost is looked at."""
 
 
-class SamePixels(EncoderSubject, kind="encoder with its pixels ready"):
+class SamePixels(EncoderWorkload, kind="encoder with its pixels ready"):
     """The encoder on pixels that are there already, as an independent timer calls it: nothing runs in between."""
 
     def run(self, number: int) -> Iterator[str]:
@@ -61,7 +61,7 @@ class SamePixels(EncoderSubject, kind="encoder with its pixels ready"):
         self._tokens = (self._out.shape[1], 0)
 
 
-class OnlyPrefill(LlmSubject, kind="llm with its prompt ready"):
+class OnlyPrefill(LlmWorkload, kind="llm with its prompt ready"):
     """The LLM on a prompt that is there already, without the second prefill beside it."""
 
     def run(self, number: int) -> Iterator[str]:
@@ -75,14 +75,14 @@ class OnlyPrefill(LlmSubject, kind="llm with its prompt ready"):
         yield "transfer"
         yield from self._first_token(*self.prompt)
 
-    def beside(self) -> Iterator[str]:
+    def extra_stages(self) -> Iterator[str]:
         """Nothing."""
         return iter(())
 
 
-def alone(subject: TorchSubject, component: Component, watch: Watch) -> Bench:
+def alone(workload: TorchWorkload, component: Component, watch: Watch) -> Bench:
     """A bench that expects no prefill beside the pass."""
-    bench = Bench(subject, component, watch)
+    bench = Bench(workload, component, watch)
     bench.seconds.pop("prefill_visual", None)
     return bench
 
@@ -93,18 +93,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=200, help="turns of three calls each (default 200)")
     parser.add_argument("--smoke", action="store_true", help="the same in seconds: does it run, not what is true")
     arguments = parser.parse_args()
-    rounds, visits, rules = arguments.rounds, VISITS, ["resolution=256"]
+    rounds, measurements, rules = arguments.rounds, MEASUREMENTS, ["resolution=256"]
     if arguments.smoke:
-        rounds, visits, rules = 6, 1, ["resolution=128", "threads=1"]
+        rounds, measurements, rules = 6, 1, ["resolution=128", "threads=1"]
     _, configs = compose_all(["encoder=tiny_fastvithd", "llm=tiny_qwen2_m", *rules])
     point = make_point(configs[0])
     parts = {component.kind: component for component in components_of(point)}
-    place = TorchDevice(point.device, point.dtype, point.threads)
+    device = TorchDevice(point.device, point.dtype, point.threads)
     watch = Watch(point.device, point.threads)
-    encoder = SamePixels(place, parts["encoder"], examples())
+    encoder = SamePixels(device, parts["encoder"], examples())
     parts["llm"] = parts["llm"].model_copy(update={"visual_tokens": VISUAL_TOKENS})
-    llm = OnlyPrefill(place, parts["llm"], examples())
-    whole = build(place, parts["encoder"], examples())
+    llm = OnlyPrefill(device, parts["llm"], examples())
+    whole = build(device, parts["encoder"], examples())
     next(encoder.run(0))
     next(llm.run(0))
     first, second = llm.prompt
@@ -113,11 +113,11 @@ def main() -> None:
         "encode": lambda: encoder.encoder(next(pixels)),
         "prefill": lambda: prefill(llm.llm, splice(llm.llm, first, next(visual), second)),
     }
-    subjects = {"encode": (encoder, parts["encoder"]), "prefill": (llm, parts["llm"])}
+    workloads = {"encode": (encoder, parts["encoder"]), "prefill": (llm, parts["llm"])}
     for name, call in calls.items():
-        subject, component = subjects[name]
+        workload, component = workloads[name]
         endless = component.protocol.model_copy(update={"max_samples": 10**9})
-        bench = alone(subject, component.model_copy(update={"protocol": endless}), watch)
+        bench = alone(workload, component.model_copy(update={"protocol": endless}), watch)
         timer = Timer("call()", globals={"call": call}, num_threads=point.threads)
         ours, theirs = bench.seconds[name], []
         bench.warm_up()
@@ -136,14 +136,14 @@ def main() -> None:
             f"{name}: bench {one * 1e3:.3f} ms, torch.utils.benchmark {other * 1e3:.3f} ms; ratio {interval.value:.4f} "
             f"(95% interval {interval.low:.4f} to {interval.high:.4f}, {rounds} turns of {TURN} calls each)"
         )
-        cost = statistics.median(alone(subject, component, watch).measure().overhead for _ in range(visits))
+        cost = statistics.median(alone(workload, component, watch).measure().overhead for _ in range(measurements))
         print(
             f"  the bench's own cost a pass: {cost * 1e6:.0f} us = {cost / 0.010:.2%} of a 10 ms call, "
             f"{cost / one:.2%} of this one"
         )
     samples = Bench(whole, parts["encoder"], watch).measure()
     cold = statistics.median(counted(samples, "encode"))
-    print(f"encode in a visit, where an image is decoded before each pass: {cold * 1e3:.3f} ms")
+    print(f"encode in a measurement, where an image is decoded before each pass: {cold * 1e3:.3f} ms")
 
 
 if __name__ == "__main__":

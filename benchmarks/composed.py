@@ -1,9 +1,9 @@
 """What does composing save, and is it right? `python benchmarks/composed.py [--blocks N] [--smoke]`
 
 4 encoders x 5 resolutions x 3 LLMs: 60 points. The naive way measures every whole VLM, the composed way each encoder,
-connector and LLM once for each resolution or number of tokens. Both take every visit in the same blocks, interleaved at
-random by the same rules, and with as many passes. Printed are the seconds that the visits took, how far blocks scatter,
-and how far the composed sums are from the direct measurements.
+connector and LLM once for each resolution or number of tokens. Both take every measurement in the same blocks,
+interleaved at random by the same rules, and with as many passes. Printed are the seconds that the measurements took,
+how far blocks scatter, and how far the composed sums are from the direct measurements.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from harness.configuration.compose import compose_all
 from harness.configuration.points import make_point
 from harness.machine import describe
 from harness.progress import Progress
-from harness.schema import Visit
+from harness.schema import Measurement
 from harness.storage import store
 from harness.timing.plan import Plan, make_plan
 from harness.timing.session import Session, alone
@@ -59,24 +59,25 @@ def main() -> None:
     plan = make_plan(points, {device: describe(device)}, "", None)
     with tempfile.TemporaryDirectory() as folder, alone():
         with Progress(blocks * (8 + 1.3 * len(plan.components))) as progress:
-            Session(plan, Path(folder), 300, 0, progress).visit_all([list(plan.components)] * blocks)
+            Session(plan, Path(folder), 300, 0, progress).measure_all([list(plan.components)] * blocks)
         report(plan, Path(folder))
 
 
 def report(plan: Plan, root: Path) -> None:
-    """Print what the visits under `root` say."""
-    every = store.read_all(root, Visit)
-    visits = store.by_block(every)
+    """Print what the measurements under `root` say."""
+    every = store.read_all(root, Measurement)
+    measurements = store.by_block(every)
     spent = {True: 0.0, False: 0.0}
-    for visit in every:
-        spent[visit.component.kind == "vlm"] += visit.seconds
+    for one in every:
+        spent[one.component.kind == "vlm"] += one.seconds
     count = sum(component.kind == "vlm" for component in plan.components.values())
     print(
-        f"naive: {count} whole VLMs, {spent[True]:.0f} s in {len({visit.block for visit in every})} blocks; composed: "
+        f"naive: {count} whole VLMs, {spent[True]:.0f} s in {len({one.block for one in every})} blocks; composed: "
         f"{len(plan.components) - count} components, {spent[False]:.0f} s: {spent[False] / spent[True]:.2f} of the time"
     )
     results = [
-        Result(planned, {kind: visits[key] for kind, key in planned.components.items()}, {}) for planned in plan.points
+        Result(planned, {kind: measurements[key] for kind, key in planned.components.items()}, {})
+        for planned in plan.points
     ]
     widths: dict[str, list[float]] = {"naive": [], "composed": []}
     errors = []

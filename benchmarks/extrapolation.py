@@ -57,8 +57,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, alone():
         root = Path(folder)
         with Progress(blocks * 30.0 * len(together)) as progress:
-            Session(whole, root, 600, 0, progress).visit_all([list(together)] * blocks, together)
-        visits, _ = store.load(root)
+            Session(whole, root, 600, 0, progress).measure_all([list(together)] * blocks, together)
+        measurements, _ = store.load(root)
     for planned, extended in zip(
         *(sorted(plan.points, key=lambda p: p.point.name) for plan in (whole, deep)), strict=True
     ):
@@ -66,9 +66,11 @@ def main() -> None:
         point = extended.point
         assert point.llm is not None
         result = Result(
-            extended.model_copy(update={"components": keys}), {part: visits[key] for part, key in keys.items()}, {}
+            extended.model_copy(update={"components": keys}),
+            {part: measurements[key] for part, key in keys.items()},
+            {},
         )
-        measured = Result(planned, {"llm": visits[planned.components["llm"]]}, {}).stage("llm", "prefill")
+        measured = Result(planned, {"llm": measurements[planned.components["llm"]]}, {}).stage("llm", "prefill")
         times = {depth: result.stage(f"llm@{depth}", "prefill") for depth in DEPTHS}
         blocks_of_all = sorted(set.intersection(*(set(found) for found in times.values())))
         line = partial(_line, times[DEPTHS[0]], times[DEPTHS[-1]])

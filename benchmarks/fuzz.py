@@ -35,8 +35,8 @@ from benchmarks import hostile, mutations, mutations_cli, mutations_data
 from benchmarks.checkpoints import KINDS
 from conftest import CONNECTOR, ENCODER, LLM, make_result
 from harness.analysis.composition import load_results
-from harness.analysis.table import frame_of, scores_of
-from harness.schema import LINE, Exam, HarnessError, Visit
+from harness.analysis.table import scores_of, table_of
+from harness.schema import LINE, Evaluation, HarnessError, Measurement
 from harness.storage import store
 from harness.timing import plan
 
@@ -62,22 +62,22 @@ class Records:
 
     def __init__(self) -> None:
         results = [make_result(direct=(1.0,) * 6), make_result(scales=(2.0,) * 6), make_result(right=None)]
-        unique: dict[tuple[str, int], Visit] = {}
+        unique: dict[tuple[str, int], Measurement] = {}
         for result in results:
-            for blocks in result.visits.values():
-                unique |= {(visit.key, visit.block): visit for visit in blocks.values()}
-        self.visits = [json.loads(visit.model_dump_json()) for visit in unique.values()]
-        exams = {exam.key: exam for result in results for exam in result.exams.values()}
-        self.exams = [json.loads(exam.model_dump_json()) for exam in exams.values()]
+            for blocks in result.measurements.values():
+                unique |= {(measurement.key, measurement.block): measurement for measurement in blocks.values()}
+        self.measurements = [json.loads(measurement.model_dump_json()) for measurement in unique.values()]
+        evaluations = {evaluation.key: evaluation for result in results for evaluation in result.evaluations.values()}
+        self.evaluations = [json.loads(evaluation.model_dump_json()) for evaluation in evaluations.values()]
         made = store.make_manifest("any", "Any", [result.planned for result in results], "python -m harness.sweep")
         self.manifest = json.loads(made.model_dump_json())
-        self.machine = results[0].visits["encoder"][0].machine
+        self.machine = results[0].measurements["encoder"][0].machine
 
     def write(self, folder: Path, manifest: bytes | None = None) -> tuple[Path, Path]:
-        """The folder with its manifest; returns the files of visits and exams."""
-        paths = store.path_of(folder, self.machine, Visit), store.path_of(folder, self.machine, Exam)
+        """The folder with its manifest; returns the files of measurements and evaluations."""
+        paths = store.path_of(folder, self.machine, Measurement), store.path_of(folder, self.machine, Evaluation)
         paths[0].parent.mkdir(parents=True)
-        for path, entries in zip(paths, (self.visits, self.exams), strict=True):
+        for path, entries in zip(paths, (self.measurements, self.evaluations), strict=True):
             path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
         (folder / "sweeps").mkdir()
         content = json.dumps(self.manifest).encode() if manifest is None else manifest
@@ -88,7 +88,7 @@ class Records:
 def read(folder: Path) -> None:
     """What a report does before it draws."""
     _, results = load_results(folder, "any")
-    frame_of(results)
+    table_of(results)
     scores_of(results)
 
 
@@ -99,7 +99,7 @@ def targets() -> Targets:
 
     def lines(rng: random.Random, folder: Path) -> Callable[[], object]:
         path = rng.choice(records.write(folder))
-        entries = records.visits if path.name == store.VISITS else records.exams
+        entries = records.measurements if path.name == store.MEASUREMENTS else records.evaluations
         kept = [json.dumps(entry).encode() for entry in entries]
         kept[rng.randrange(len(kept))] = hostile.text(rng, rng.choice(entries))
         path.write_bytes(b"\n".join(kept) + b"\n" if rng.random() < 0.9 else b"\n".join(kept))

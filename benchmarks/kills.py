@@ -34,7 +34,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from harness.schema import Exam, Visit
+from harness.schema import Evaluation, Measurement
 from harness.storage import store
 
 SWEEP = [
@@ -79,7 +79,7 @@ def fork_server() -> None:
 
     import harness.report.write
     import harness.sweep
-    import harness.timing.measurement
+    import harness.timing.measurer
     from harness.runtimes import torch_runtime
     from harness.suites import questions
     from harness.suites.tasks import load_suite
@@ -89,7 +89,7 @@ def fork_server() -> None:
     worker.Worker.context = multiprocessing.get_context("fork")
     torch_runtime.PRODUCT["cpu"], torch_runtime.BUFFER["cpu"] = 256, 2**20
     short = partial(timer.measure_ceilings, seconds=0.01)
-    vars(harness.timing.measurement)["measure_ceilings"] = vars(timer)["measure_ceilings"] = short
+    vars(harness.timing.measurer)["measure_ceilings"] = vars(timer)["measure_ceilings"] = short
     vars(telemetry)["look"] = partial(telemetry.look, seconds=0.01)
     vars(harness.report.write)["draw_figures"] = lambda *_: []
     with tempfile.TemporaryDirectory() as folder:  # what a process draws and composes once is there before the forks
@@ -117,27 +117,32 @@ Answers = dict[tuple[str, str], list[tuple[str, str]]]
 def answers(folder: Path) -> Answers:
     """What was answered."""
     found: Answers = {}
-    for exam in store.read_all(folder / "results", Exam):
-        if exam.score is not None:
-            found[exam.suite.name, exam.suite.image] = [(a.question_id, a.text) for a in exam.score.answers]
+    for evaluation in store.read_all(folder / "results", Evaluation):
+        if evaluation.score is not None:
+            found[evaluation.suite.name, evaluation.suite.image] = [
+                (a.question_id, a.text) for a in evaluation.score.answers
+            ]
     return found
 
 
 def faults_of(folder: Path, expected: Answers, components: int) -> list[str]:
     """What a finished sweep should not be."""
     found = []
-    visits, exams = store.read_all(folder / "results", Visit), store.read_all(folder / "results", Exam)
-    good = Counter((visit.key, visit.block) for visit in visits if visit.status == "ok")
+    measurements, evaluations = (
+        store.read_all(folder / "results", Measurement),
+        store.read_all(folder / "results", Evaluation),
+    )
+    good = Counter((measurement.key, measurement.block) for measurement in measurements if measurement.status == "ok")
     if len(good) != 2 * components:
-        found.append(f"{len(good)} visits, expected {2 * components}")
-    newest = store.by_block(visits)
+        found.append(f"{len(good)} measurements, expected {2 * components}")
+    newest = store.by_block(measurements)
     for block in (0, 1):
         processes = {blocks[block].process for blocks in newest.values() if block in blocks}
         if len(processes) != 1:
             found.append(f"block {block} is of {len(processes)} processes")
-    if bad := [entry for entry in (*visits, *exams) if entry.status != "ok"]:
+    if bad := [entry for entry in (*measurements, *evaluations) if entry.status != "ok"]:
         found.append(f"{len(bad)} failures, the first: {bad[0].reason}")
-    asked = Counter(exam.key for exam in exams)
+    asked = Counter(evaluation.key for evaluation in evaluations)
     if sorted(asked.values()) != [1] * len(expected):
         found.append(f"suites were asked {sorted(asked.values())} times")
     if answers(folder) != expected:
@@ -170,7 +175,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     seconds = time.monotonic() - begin
     expected = answers(undisturbed)
-    components = len({visit.key for visit in store.read_all(undisturbed / "results", Visit)})
+    components = len({measurement.key for measurement in store.read_all(undisturbed / "results", Measurement)})
     print(
         f"undisturbed: {seconds:.1f} s, {components} components, {sum(map(len, expected.values()))} answers", flush=True
     )
@@ -183,8 +188,8 @@ def main(arguments: list[str] | None = None) -> int:
         before = lines(folder)
         pid = begin_one(folder)
         tries += 1
-        # Early kills of a fresh sweep hit its start, later ones its blocks, its exams and its report; a sweep that has
-        # been killed eight times is let end, so that ends are looked at as well.
+        # Early kills of a fresh sweep hit its start, later ones its blocks, its evaluations and its report; a sweep
+        # that has been killed eight times is let end, so that ends are looked at as well.
         killed = tries <= 8 and not over(pid, rng.uniform(0.05, 1.0) * seconds)
         if killed:
             os.kill(pid, signal.SIGKILL)
@@ -197,8 +202,12 @@ def main(arguments: list[str] | None = None) -> int:
             if after.get(path, [])[: len(kept)] != kept:
                 lost += 1
                 faults.append(f"sweep {finished}, start {tries}: {path.name} lost lines")
-        exams = len(after.get(next(iter((folder / "results" / "measured").glob("*/exams.jsonl")), folder), []))
-        moments[f"{sum(map(len, after.values()))} lines" if not exams else f"{exams} suites asked"] += killed
+        evaluations = len(
+            after.get(next(iter((folder / "results" / "measured").glob("*/evaluations.jsonl")), folder), [])
+        )
+        moments[f"{sum(map(len, after.values()))} lines" if not evaluations else f"{evaluations} suites asked"] += (
+            killed
+        )
         if not killed:
             faults += [f"sweep {finished}: {fault}" for fault in faults_of(folder, expected, components)]
             shutil.rmtree(folder)

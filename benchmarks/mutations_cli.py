@@ -27,7 +27,7 @@ FIELDS = (
     *("vlm.path", "vlm.native", "vlm.revision", "sweep.grids", "sweep.claims", "sweep.options", "sweep.name"),
     *("sweep.title", "system.name", "fusion.kind", "also.siglip", "hydra.run.dir", "hydra.verbose", "nosuch"),
 )
-WHOLE = (
+WHOLE_VLM_KINDS = (
     "0",
     "1",
     "-1",
@@ -45,7 +45,22 @@ WHOLE = (
     "9" * 30,
     "9" * 5000,
 )
-NUMBERS = (*WHOLE, "inf", "-inf", "nan", "1e400", "-0.0", "0.5", "1_000", "5e-324", "true", "false", "null", "None", "")
+NUMBERS = (
+    *WHOLE_VLM_KINDS,
+    "inf",
+    "-inf",
+    "nan",
+    "1e400",
+    "-0.0",
+    "0.5",
+    "1_000",
+    "5e-324",
+    "true",
+    "false",
+    "null",
+    "None",
+    "",
+)
 TEXTS = (
     *("x", "../..", "/", "~", ".", "/dev/null", "/proc/self/mem", "a b", "'a b'", "a" * 300, "a" * 6000, "\x1b[31mred"),
     *("\n", "\r\n", "\u202e", "\udcff", "é", "$", "$(touch /tmp/pwned)", "%s%n", "\\", "'", '"', "a,b", ",", ",,", "="),

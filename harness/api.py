@@ -9,9 +9,9 @@ import pandas as pd
 from harness.analysis import composition
 from harness.analysis.comparison import compare, compare_scores
 from harness.analysis.composition import Result
-from harness.analysis.table import FRONTIER_TTFT, TIMES, frame_of, frontier_of, suites_of
+from harness.analysis.table import FRONTIER_TTFT, TIMES, frontier_of, suites_of, table_of
 from harness.configuration.options import RunOptions, take
-from harness.schema import TTFTS, Exam, HarnessError, Visit, one_line, unknown
+from harness.schema import TTFTS, Evaluation, HarnessError, Measurement, one_line, unknown
 from harness.storage import store
 
 __all__ = [
@@ -46,13 +46,13 @@ def load(sweep: str | Path = "resolution", results: str | Path = "results") -> p
 
     `sweep` is a name (see `sweeps`), or the folder of a report. `summary` of the table has its first columns.
     """
-    return frame_of(points(sweep, results))
+    return table_of(points(sweep, results))
 
 
 def points(sweep: str | Path = "resolution", results: str | Path = "results") -> list[Result]:
-    """The same with everything they are made of: every visit, every sample, every answer."""
+    """The same with everything they are made of: every measurement, every sample, every answer."""
     folder, name = Path(sweep), str(sweep)
-    if folder.is_dir() and (folder / store.VISITS).is_file():
+    if folder.is_dir() and (folder / store.MEASUREMENTS).is_file():
         if not (folder / store.MANIFEST).is_file():
             raise HarnessError(
                 f"{folder}: a report without {store.MANIFEST}; make it again with python -m harness.report"
@@ -124,7 +124,7 @@ def measure(*overrides: str) -> Result:
     from harness.suites.embedded import fingerprint_of_rows
     from harness.suites.questions import fault_of
     from harness.sweep import command_of
-    from harness.timing.measurement import Measurer
+    from harness.timing.measurer import Measurer
     from harness.timing.plan import make_plan
     from harness.timing.session import alone
     from harness.timing.telemetry import look
@@ -140,36 +140,38 @@ def measure(*overrides: str) -> Result:
     (planned,) = plan.points
     measurer = Measurer()
     common = {"status": "ok", "machine": machine, "commit": commit(), "command": planned.command}
-    visits: dict[str, dict[int, Visit]] = {}
-    exams: dict[str, Exam] = {}
-    unseen: dict[str, Exam] = {}
+    measurements: dict[str, dict[int, Measurement]] = {}
+    evaluations: dict[str, Evaluation] = {}
+    unseen: dict[str, Evaluation] = {}
     with alone():
         if (use := look(point.device, point.threads)).busy:
             warnings.warn(one_line(f"this machine is busy: {use}; times will be disturbed"), stacklevel=2)
         started = datetime.now(UTC).isoformat(timespec="seconds")
         units = [[plan.components[key]] for key in planned.components.values()]
-        taken = measurer.visit(units, "0/0", lambda *_: None)
+        taken = measurer.measure(units, "0/0", lambda *_: None)
         for position, (kind, key) in enumerate(planned.components.items()):
             attempts = taken[position][0]
             attempt, found = len(attempts) - 1, attempts[-1]
             where = {"block": 0, "attempt": attempt, "process": "here", "seed": 0, "position": position}
             made = {"key": key, "component": plan.components[key], "work": plan.work(key)}
-            visits[kind] = {0: Visit(**common, **where, **made, **found, started=started)}
+            measurements[kind] = {0: Measurement(**common, **where, **made, **found, started=started)}
         for taking, name, key in [
-            *((exams, *each) for each in planned.exams.items()),
+            *((evaluations, *each) for each in planned.evaluations.items()),
             *((unseen, *each) for each in planned.blind.items()),
         ]:
             started, begin = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-            _, suite = plan.exams[key]
+            _, suite = plan.evaluations[key]
             score, reason = None, fault_of(suite)
             try:
-                score = None if reason else measurer.exam(point, suite, lambda *_: None)
+                score = None if reason else measurer.evaluate(point, suite, lambda *_: None)
             except HarnessError as error:  # one suite's fault costs that suite
                 reason = str(error)
             spent = {"started": started, "seconds": round(time.monotonic() - begin, 3)}
             became = common | {"status": "error" if reason else "ok", "reason": reason}
-            taking[name] = Exam(**became, **spent, key=key, point=point, suite=suite, score=score)
-    if rough := [visit for blocks in visits.values() for visit in blocks.values() if visit.disturbed]:
-        names = ", ".join(visit.component.name for visit in rough)
+            taking[name] = Evaluation(**became, **spent, key=key, point=point, suite=suite, score=score)
+    if rough := [
+        measurement for blocks in measurements.values() for measurement in blocks.values() if measurement.disturbed
+    ]:
+        names = ", ".join(measurement.component.name for measurement in rough)
         warnings.warn(one_line(f"others used this machine, so that these times are rough: {names}"), stacklevel=2)
-    return Result(planned, visits, exams, unseen)
+    return Result(planned, measurements, evaluations, unseen)

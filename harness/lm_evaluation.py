@@ -27,10 +27,10 @@ import torch
 from PIL import Image
 
 from harness.configuration.points import DTYPES, check_resolution
-from harness.evaluate.answers import Engine, judged
+from harness.evaluate.answers import Engine, grade
 from harness.machine import resolve_device
 from harness.metrics import METRICS
-from harness.models.answering import AnsweringModel, Composed, Shown
+from harness.models.answering import AnsweringModel, Composed, Images
 from harness.models.hub import folder_of_hub, learn, load_hub
 from harness.models.preprocess import decode_image
 from harness.models.vlm import check_checkpoint, hash_checkpoint, is_ours, load_vlm, move
@@ -38,7 +38,7 @@ from harness.schema import HarnessError, Suite
 from harness.storage.intake import open_image, read_yaml
 from harness.suites.hub import check_place
 from harness.suites.questions import examples, fault_of, load
-from harness.suites.tasks import JUDGED, load_task, suite_of
+from harness.suites.tasks import EXTERNALLY_GRADED, load_task, suite_of
 
 try:
     from lm_eval.api.instance import Instance
@@ -105,10 +105,10 @@ class SuiteTask(ConfigurableTask):  # type: ignore[misc]
             for q in questions.asked
         ]
 
-        metric = suite.metric or JUDGED
+        metric = suite.metric or EXTERNALLY_GRADED
 
         def score(row: dict[str, Any], results: Sequence[str]) -> dict[str, float | None]:
-            return {metric: judged(suite, asked[row["question_id"]], results[0]).score}
+            return {metric: grade(suite, asked[row["question_id"]], results[0]).score}
 
         def picture(row: dict[str, Any]) -> list[Image.Image]:
             return [Stored(questions.images, row["image"], place) for place in range(row["image"].count("+") + 1)]
@@ -125,7 +125,11 @@ class SuiteTask(ConfigurableTask):  # type: ignore[misc]
                 "process_results": score,
                 "generation_kwargs": config["generation_kwargs"],
                 "metric_list": [
-                    {"metric": metric, "aggregation": "mean" if suite.metric else JUDGED, "higher_is_better": True}
+                    {
+                        "metric": metric,
+                        "aggregation": "mean" if suite.metric else EXTERNALLY_GRADED,
+                        "higher_is_better": True,
+                    }
                 ],
                 "metadata": {"version": suite.version, "source": METRICS[metric].source if suite.metric else "judged"},
             }
@@ -235,7 +239,7 @@ class HarnessLM(LM):  # type: ignore[misc]
     @torch.inference_mode()
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Greedy answers, in the order of the requests."""
-        images: dict[str, Shown] = {}
+        images: dict[str, Images] = {}
         engine = Engine(self.model, images)
         asks = []
         for request in requests:
@@ -254,14 +258,14 @@ class HarnessLM(LM):  # type: ignore[misc]
     @torch.inference_mode()
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Log-likelihood of each continuation after its prompt and image, and whether it is the greedy one."""
-        images: dict[str, Shown] = {}
+        images: dict[str, Images] = {}
         engine = Engine(self.model, images)
         asks, said = {}, {}
         for number, request in enumerate(requests):
             text, continuation, *rest = request.args
             key, images[key] = self._pictures(rest[0] if rest else {})
             asks[str(number)] = engine.ask(key, text.replace(MARK, ""), 0)
-            ids = self.model.ids(continuation)
+            ids = self.model.tokenize(continuation)
             if not ids:
                 raise HarnessError(f"request {number}: the continuation {continuation!r} has no tokens")
             said[str(number)] = ids
@@ -272,7 +276,7 @@ class HarnessLM(LM):  # type: ignore[misc]
         """Not for a VLM: there is no image in a rolling text."""
         raise NotImplementedError("rolling log-likelihood has no image; use a text model")
 
-    def _pictures(self, media: dict[str, Any]) -> tuple[str, Shown]:
+    def _pictures(self, media: dict[str, Any]) -> tuple[str, Images]:
         """A request's images and their keys: the hashes of their stored bytes, or of their pixels."""
         visuals = media.get("visual") or []
         if not visuals:

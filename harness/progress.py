@@ -90,8 +90,12 @@ def outcome(result: Result) -> str:
     row = row_of(result)
     middle, low, high = (row[name] * 1e3 for name in ("ttft_model", "ttft_model_low", "ttft_model_high"))
     text = f"TTFT {significant(middle, low, high, result.disturbed):>22} ms" + ("  disturbed" * result.disturbed)
-    each = "  ".join(f"{suite} {row[suite]:.3f}" for suite in result.exams if suite in row)
-    failed = [f"{suite} failed: {exam.reason}" for suite, exam in result.exams.items() if exam.status != "ok"]
+    each = "  ".join(f"{suite} {row[suite]:.3f}" for suite in result.evaluations if suite in row)
+    failed = [
+        f"{suite} failed: {evaluation.reason}"
+        for suite, evaluation in result.evaluations.items()
+        if evaluation.status != "ok"
+    ]
     if "accuracy" in row:
         said = f"accuracy {row['accuracy']:.3f} ({each})"
     else:  # not the mean of fewer suites than were asked

@@ -139,7 +139,7 @@ Slug = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@+-]*
 """A name that becomes part of a file's name."""
 
 
-class Noun(BaseModel):
+class Frozen(BaseModel):
     """Frozen, strict about unknown fields, without NaN and infinity, and documented field by field."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
@@ -155,7 +155,7 @@ _SHORTENED.maxstring = _SHORTENED.maxother = 40
 
 
 def _short(value: Any) -> str:
-    return f"{type(value).__name__}(...)" if isinstance(value, Noun) else _SHORTENED.repr(value)
+    return f"{type(value).__name__}(...)" if isinstance(value, Frozen) else _SHORTENED.repr(value)
 
 
 def first_fault(error: ValidationError) -> str:
@@ -214,7 +214,7 @@ Sizes = Annotated[Plain, AfterValidator(check_sizes)]
 """Keyword arguments of an architecture."""
 
 
-class Encoder(Noun):
+class Encoder(Frozen):
     """A vision encoder, built by timm or by a class of anybody's."""
 
     name: str
@@ -254,7 +254,7 @@ class Encoder(Noun):
         return self.tokens or (resolution // self.stride) ** 2
 
 
-class Connector(Noun):
+class Connector(Frozen):
     """What maps visual tokens to the LLM's width, and often to fewer."""
 
     name: str
@@ -275,7 +275,7 @@ class Connector(Noun):
         return self.tokens or count // self.shrink**2
 
 
-class Fusion(Noun):
+class Fusion(Frozen):
     """Layers between those of the LLM that attend to visual features (Flamingo, Cambrian-1)."""
 
     name: str
@@ -296,7 +296,7 @@ class Fusion(Noun):
     source: str
 
 
-class System(Noun):
+class System(Frozen):
     """A whole VLM of the literature, put together from parts."""
 
     name: str
@@ -311,7 +311,7 @@ class System(Noun):
     """Overrides of its parts (`llm=qwen2_1_5b`): then it is not the published system any more."""
 
 
-class Llm(Noun):
+class Llm(Frozen):
     """A decoder, built by transformers from its configuration class."""
 
     name: str
@@ -331,7 +331,7 @@ class Llm(Noun):
         return self
 
 
-class Template(Noun):
+class Template(Frozen):
     """How a dialogue is written for an LLM: text and special tokens around what is asked and said."""
 
     name: str
@@ -350,7 +350,7 @@ class Template(Noun):
     source: str
 
 
-class Published(Noun):
+class Published(Frozen):
     """A whole VLM as its authors published it, in the hub's format."""
 
     name: str
@@ -373,7 +373,7 @@ DRAWN = "drawn"
 """Path of the suites that are drawn when they are asked for."""
 
 
-class Source(Noun):
+class Source(Frozen):
     """Where a suite's rows come from."""
 
     path: str
@@ -391,7 +391,7 @@ class Source(Noun):
     """Of a folder: names, sizes and times of its files, so that changed data is not taken for the same."""
 
 
-class Suite(Noun):
+class Suite(Frozen):
     """An accuracy suite: where its rows come from, how it asks and how it scores."""
 
     name: Slug
@@ -421,20 +421,20 @@ class Suite(Noun):
     """What is shown: each question's own image, or a uniform grey one of its size (`harness.evaluate.baselines`)."""
 
 
-class Protocol(Noun):
+class Protocol(Frozen):
     """How latency is measured; everything that decides what a sample means."""
 
     version: int = 2
     """Raised when the code that measures changes what it measures."""
     blocks: int = Field(ge=1, le=1000)
-    """Fresh processes that visit every component once: the unit of evidence. More may be added later."""
+    """Fresh processes that measure every component once: the unit of evidence. More may be added later."""
     warmup: int = Field(ge=1, le=10**6)
-    """Fewest passes of a visit that are kept but flagged and never counted."""
+    """Fewest passes of a measurement that are kept but flagged and never counted."""
     warmup_seconds: float = Field(ge=0, le=10**6)
-    """A visit's warm-up goes on for this long, but for no more passes than may be counted."""
+    """A measurement's warm-up goes on for this long, but for no more passes than may be counted."""
     min_samples: int = Field(ge=1, le=10**6)
     max_samples: int = Field(ge=1, le=10**6)
-    """Bounds of the number of counted passes of a visit."""
+    """Bounds of the number of counted passes of a measurement."""
     precision: float = Field(gt=0, le=100)
     """Stop when the half-width of the 95% interval of the median is within this share of it."""
     max_seconds: float = Field(gt=0, le=10**6)
@@ -446,9 +446,9 @@ class Protocol(Noun):
     """A pass is marked as disturbed when its threads waited for a processor, or the hypervisor took it away, for more
     than this share of its time, or when the device throttled."""
     disturbed: float = Field(default=0.25, gt=0, le=1)
-    """A visit is disturbed when more than this share of its counted passes is marked."""
+    """A measurement is disturbed when more than this share of its counted passes is marked."""
     repeats: int = Field(default=1, ge=0, le=100)
-    """How often a disturbed visit is repeated before it is reported as disturbed."""
+    """How often a disturbed measurement is repeated before it is reported as disturbed."""
 
 
 def grid_of(tiles: int) -> int:
@@ -459,7 +459,7 @@ def grid_of(tiles: int) -> int:
     return side
 
 
-class Point(Noun):
+class Point(Frozen):
     """One cell of the grid: everything that decides what is measured. Composed of parts, or published as a whole."""
 
     system: System | None = None
@@ -539,7 +539,7 @@ class Point(Noun):
         return f"{self.encoder.name} {self.side}px{tiled} {self.llm.name}"
 
 
-class Machine(Noun):
+class Machine(Frozen):
     """Where a number was measured; two machines never share a curve."""
 
     host: str
@@ -570,7 +570,7 @@ class Machine(Noun):
         return f"{self.device}-{fingerprint(self)}"
 
 
-class Component(Noun):
+class Component(Frozen):
     """What is timed on its own: a vision encoder, a connector, an LLM, the layers between the LLM's that attend to
     visual features; or a whole VLM, to check their sum.
 
@@ -645,12 +645,13 @@ STAGES_OF = {
     "vlm": (*(stage for stage in STAGES if stage != "fuse"), "prefill_visual", "ttft_fused"),
     "published": ("preprocess", "transfer", "encode", "prefill", "sample", "prefill_visual", "ttft_fused"),
 }
-"""What a visit to a component times. A published VLM's own code tokenizes while it preprocesses and projects while it
-encodes; in a whole VLM the layers of a fusion run within its prefill."""
+"""What a measurement of a component times. A published VLM's own code tokenizes while it preprocesses and projects
+while it encodes; in a whole VLM the layers of a fusion run within its prefill."""
 
 
 def stages_of(component: Component) -> tuple[str, ...]:
-    """What a visit to this component times: there is no prefill over visual tokens where none are in the sequence."""
+    """What a measurement of this component times: there is no prefill over visual tokens where none are in the
+    sequence."""
     stages = STAGES_OF[component.kind]
     return stages if component.visual_tokens else tuple(stage for stage in stages if stage != "prefill_visual")
 
@@ -659,7 +660,7 @@ MAIN_STAGE = {"encoder": "encode", "connector": "project", "fusion": "fuse", "ll
 """The stage that a component of a point is measured for."""
 MAIN_STAGES = (*MAIN_STAGE.items(), ("published", "encode"), ("published", "prefill"))
 """The stages of a point that are reported with their evidence, by the component that has them."""
-WHOLE = ("vlm", "published")
+WHOLE_VLM_KINDS = ("vlm", "published")
 """Kinds of component that are a whole VLM."""
 
 TTFTS = {
@@ -670,7 +671,7 @@ TTFTS = {
 """The sums of stages that go by a name; `ttft_fused` is measured, not summed."""
 
 
-class TimerTest(Noun):
+class TimerTest(Frozen):
     """Whether a runtime's clock can be trusted; see `harness.timing.timer`. All times in seconds."""
 
     resolution: float
@@ -691,7 +692,7 @@ class TimerTest(Noun):
     """Why the runtime cannot be trusted, in one line; empty if it can."""
 
 
-class Ceilings(Noun):
+class Ceilings(Frozen):
     """The most that this device did in this process: the best of several runs each."""
 
     flops_per_second: PositiveFloat
@@ -700,7 +701,7 @@ class Ceilings(Noun):
     """A copy of a buffer larger than the caches, bytes read and written."""
 
 
-class Work(Noun):
+class Work(Frozen):
     """What a stage must do, counted and not measured; see `harness.timing.costs`."""
 
     flops: Count
@@ -718,8 +719,8 @@ class Work(Noun):
         return cls(**{name: round(sum(w * getattr(work, name) for w, work in pairs)) for name in cls.model_fields})
 
 
-class Samples(Noun):
-    """Raw samples of one visit. All tuples run over the same passes: the first `warmup` are flagged."""
+class Samples(Frozen):
+    """Raw samples of one measurement. All tuples run over the same passes: the first `warmup` are flagged."""
 
     seconds: dict[str, tuple[Seconds, ...]]
     """By stage: seconds of each pass, warm-up first."""
@@ -742,12 +743,12 @@ class Samples(Noun):
         return self
 
 
-class Telemetry(Noun):
-    """The machine while a component and those that it took turns with were visited; None where it does not say."""
+class Telemetry(Frozen):
+    """The machine while a component and those that it took turns with were measured; None where it does not say."""
 
     seconds: float
     load: float | None = None
-    """Runnable processes before the visit, of the last minute."""
+    """Runnable processes before the measurement, of the last minute."""
     frequency_hz: tuple[float | None, float | None] = (None, None)
     """The processors' mean frequency before and after."""
     waited_seconds: float | None = None
@@ -763,13 +764,13 @@ class Telemetry(Noun):
     gpu_clock_hz: tuple[float | None, float | None] = (None, None)
     """The GPU's SM clock before and after."""
     gpu_throttle: tuple[str, ...] = ()
-    """Reasons for which the GPU slowed down during the visit."""
+    """Reasons for which the GPU slowed down during the measurement."""
     gpu_power_watts: tuple[float | None, float | None] = (None, None)
     gpu_joules: float | None = None
-    """Energy of the whole visit, by the GPU's own counter."""
+    """Energy of the whole measurement, by the GPU's own counter."""
 
 
-class Memory(Noun):
+class Memory(Frozen):
     """Memory in bytes as if the component were alone in its process; None where it is unknown."""
 
     before: int | None
@@ -785,7 +786,7 @@ class Memory(Noun):
 Status = Literal["ok", "out_of_memory", "crashed", "timeout", "invalid_output", "cached", "untrusted_timer", "error"]
 
 
-class Entry(Noun):
+class Entry(Frozen):
     """One line of the notebook: an outcome with where it comes from; a failure too."""
 
     schema_version: int = SCHEMA_VERSION
@@ -819,16 +820,16 @@ class Entry(Noun):
         return found
 
 
-class Visit(Entry):
+class Measurement(Entry):
     """One component, measured once in one block."""
 
     component: Component
     block: Count
     """Which block: a fresh process in which all components take turns."""
     attempt: Count
-    """0; more where the visits before it were disturbed."""
+    """0; more where the measurements before it were disturbed."""
     process: str
-    """Names the process; visits of one block share it, unless a failure ended it."""
+    """Names the process; measurements of one block share it, unless a failure ended it."""
     seed: int
     position: int
     """Place in the block's first round; `seed` and `block` decide it and the order of the later rounds."""
@@ -842,7 +843,7 @@ class Visit(Entry):
     work: dict[str, Work] = {}
 
     @model_validator(mode="after")
-    def _has_samples_if_it_is_good(self) -> Visit:
+    def _has_samples_if_it_is_good(self) -> Measurement:
         if (self.status == "ok") != (self.samples is not None):
             raise ValueError(f"status {self.status} {'without' if self.samples is None else 'with'} samples")
         if self.samples is not None and self.samples.seconds.keys() != set(stages_of(self.component)):
@@ -850,7 +851,7 @@ class Visit(Entry):
         return self
 
 
-class Answer(Noun):
+class Answer(Frozen):
     """One answered question."""
 
     question_id: str
@@ -869,7 +870,7 @@ class Answer(Noun):
     """What a submission needs beside the answer."""
 
 
-class Prior(Noun):
+class Prior(Frozen):
     """What questions of one kind and form score without a look at the image and without a model; see
     `harness.evaluate.baselines`."""
 
@@ -887,7 +888,7 @@ class Prior(Noun):
     """Whether every possible answer was scored against every question; if not, a part of them that a seed chose."""
 
 
-class Score(Noun):
+class Score(Frozen):
     """Answers of one suite; statistics over them are derived by `harness.stats`."""
 
     suite: str
@@ -905,7 +906,7 @@ class Score(Noun):
     """What its kinds of questions score without a look; empty where others judge, and in records from before."""
 
 
-class Exam(Entry):
+class Evaluation(Entry):
     """One point asked one suite."""
 
     point: Point
@@ -913,7 +914,7 @@ class Exam(Entry):
     score: Score | None = None
 
     @model_validator(mode="after")
-    def _has_a_score_if_it_is_good(self) -> Exam:
+    def _has_a_score_if_it_is_good(self) -> Evaluation:
         if (self.status == "ok") != (self.score is not None):
             raise ValueError(f"status {self.status} {'without' if self.score is None else 'with'} a score")
         if self.score is None:
@@ -938,7 +939,7 @@ NAMES: dict[str, Any] = {
 
 
 def component_key(component: Component, machine: Machine) -> str:
-    """What makes two visits measurements of the same thing."""
+    """What makes two measurements measurements of the same thing."""
     content = component.model_dump(
         mode="json", exclude={"checkpoint": True, "protocol": {"blocks", "repeats"}, **NAMES}, exclude_none=True
     )
@@ -968,8 +969,8 @@ def modules_of(component: Component) -> str:
 
 
 def question_key(point: Point, suite: Suite, machine: Machine, rows: str) -> str:
-    """What makes two exams the same: weights, input, suite and the rows it draws; how latency is measured does not, nor
-    what a question lets one choose from, which decides neither an answer nor its score."""
+    """What makes two evaluations the same: weights, input, suite and the rows it draws; how latency is measured does
+    not, nor what a question lets one choose from, which decides neither an answer nor its score."""
     content = point.model_dump(
         mode="json", exclude={"checkpoint": True, "suites": True, "protocol": True, "published": NAMES["published"]}
     )
@@ -980,16 +981,16 @@ def question_key(point: Point, suite: Suite, machine: Machine, rows: str) -> str
     return fingerprint([SCHEMA_VERSION, content, asked, machine.model_dump(mode="json"), rows])
 
 
-class Planned(Noun):
+class Planned(Frozen):
     """A point of a sweep and where its results are found."""
 
     point: Point
     components: dict[str, str]
     """Kind -> key. `vlm` is there for the few points that are also measured directly."""
-    exams: dict[str, str]
+    evaluations: dict[str, str]
     """Suite -> key."""
     blind: dict[str, str] = {}
-    """Suite -> key of the same exam with grey images, where one is taken."""
+    """Suite -> key of the same evaluation with grey images, where one is taken."""
     command: str
     no_accuracy: Line = ""
     """Why it is not asked anything; empty if it is."""
@@ -1006,7 +1007,7 @@ class Planned(Noun):
         return self
 
 
-class Claim(Noun):
+class Claim(Frozen):
     """A published claim, with the points that stand for its sides here."""
 
     id: str
@@ -1024,16 +1025,16 @@ class Claim(Noun):
     """Of a claim about sizes: weights of each side's encoder, by its name."""
 
 
-class Pins(Noun):
+class Pins(Frozen):
     """The very entries that a run rests on, each by the hash of its line in the store."""
 
-    visits: dict[str, dict[Count, str]]
+    measurements: dict[str, dict[Count, str]]
     """Key of a component -> block -> entry."""
-    exams: dict[str, str]
-    """Key of an exam -> entry."""
+    evaluations: dict[str, str]
+    """Key of an evaluation -> entry."""
 
 
-class Manifest(Noun):
+class Manifest(Frozen):
     """The last run of a sweep: which results belong to it."""
 
     name: Slug

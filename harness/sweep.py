@@ -1,8 +1,8 @@
 """The door: `python -m harness.sweep +sweep=resolution`.
 
-Config -> points -> components and exams -> visits in blocks -> store -> report. Every point is composed and checked
-before the first one runs; what the store already has is not measured again; what fails is a record with a reason and
-exit code 1; where others use the machine too much for a number, exit code 3.
+Config -> points -> components and evaluations -> measurements in blocks -> store -> report. Every point is composed and
+checked before the first one runs; what the store already has is not measured again; what fails is a record with a
+reason and exit code 1; where others use the machine too much for a number, exit code 3.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from harness.configuration.command_line import answer
 from harness.configuration.compose import HOUSEKEEPING, Plain, compose_all, parse, usage_of
 from harness.configuration.options import RunOptions, check_folder, take
-from harness.schema import Exam, HarnessError, Manifest, Visit, fingerprint
+from harness.schema import Evaluation, HarnessError, Manifest, Measurement, fingerprint
 from harness.storage import store
 
 if TYPE_CHECKING:
@@ -91,9 +91,9 @@ def run(arguments: Sequence[str]) -> int:
     for path in store.files(root):
         if mended := store.mend(path):
             print(f"note: {mended}", file=sys.stderr)
-    visits, exams = store.load(root)
-    todo, asked = plan.missing(visits, options.force), plan.unanswered(exams, options.force)
-    for suite in {plan.exams[key][1].name: plan.exams[key][1] for key in asked}.values():
+    measurements, evaluations = store.load(root)
+    todo, asked = plan.missing(measurements, options.force), plan.unanswered(evaluations, options.force)
+    for suite in {plan.evaluations[key][1].name: plan.evaluations[key][1] for key in asked}.values():
         if why := fault_of(suite):
             print(f"note: suite {suite.name} cannot be asked: {why}", file=sys.stderr)
     device = next(iter(machines.values()))
@@ -101,12 +101,12 @@ def run(arguments: Sequence[str]) -> int:
     total = sum(component.protocol.blocks for component in plan.components.values())
     print(
         f"{name}: {len(plan.points)} points on {device.device_name} ({device.device}), composed of "
-        f"{len(plan.components)} components; {total - count + len(plan.exams) - len(asked)} of "
-        f"{total + len(plan.exams)} measurements in the store, {count + len(asked)} to measure",
+        f"{len(plan.components)} components; {total - count + len(plan.evaluations) - len(asked)} of "
+        f"{total + len(plan.evaluations)} measurements in the store, {count + len(asked)} to measure",
         flush=True,
     )
     if options.dry_run:
-        _dry_run(plan, todo, asked, _estimate(plan, todo, asked, visits, exams))
+        _dry_run(plan, todo, asked, _estimate(plan, todo, asked, measurements, evaluations))
         return 0
     for key in {key for block in todo for key in block}:
         plan.work(key)  # parts that do not fit each other are said before anything is written
@@ -147,7 +147,7 @@ def _measure(plan: Plan, root: Path, options: RunOptions, manifest: Manifest) ->
     """Measure what is missing, alone on this machine; nothing is written before it is ours, and quiet if it has to be.
 
     Raises `Held` where another sweep measures, and `Disturbed` where others use it too much (see `await_quiet` and
-    `Session.visit_all`).
+    `Session.measure_all`).
     """
     from harness.progress import Progress, readable
     from harness.timing.session import Session, alone, await_quiet
@@ -156,26 +156,26 @@ def _measure(plan: Plan, root: Path, options: RunOptions, manifest: Manifest) ->
 
     say = partial(print, flush=True)
     with alone(options.wait, say):
-        visits, exams = store.load(root)  # a sweep that was waited for may have measured some of it
-        todo, asked = plan.missing(visits, options.force), plan.unanswered(exams, options.force)
+        measurements, evaluations = store.load(root)  # a sweep that was waited for may have measured some of it
+        todo, asked = plan.missing(measurements, options.force), plan.unanswered(evaluations, options.force)
         if count := sum(map(len, todo)):
             first = next(iter(plan.components.values()))
             threads = max(component.threads for component in plan.components.values())
             await_quiet(partial(look, first.device, threads), options.busy, options.busy_wait, say)
-        if resumed := plan.resumed(visits, todo):
+        if resumed := plan.resumed(measurements, todo):
             what = "1 block has" if resumed == 1 else f"{resumed} blocks have"
-            say(f"note: {what} visits in the store; what is added to them is measured in other processes")
+            say(f"note: {what} measurements in the store; what is added to them is measured in other processes")
         if not store.manifest_path(root, manifest.name).exists():
             store.write_manifest(root, manifest)  # an earlier run's report stays what it is until this one ends
         try:
-            expected = _estimate(plan, todo, asked, visits, exams)
+            expected = _estimate(plan, todo, asked, measurements, evaluations)
             with Progress(expected.seconds) as progress:
-                what = f"{count} visits in {sum(map(bool, todo))} blocks, {_exams(plan, asked)}"
+                what = f"{count} measurements in {sum(map(bool, todo))} blocks, {_evaluations(plan, asked)}"
                 progress.line(f"about {readable(expected.seconds)} to go: {what}")
                 patient = options.busy == "warn"
                 session = Session(plan, root, options.timeout, options.seed, progress, expected, patient)
                 with interruptible():
-                    session.visit_all(todo)
+                    session.measure_all(todo)
                     session.ask_all(asked, again=options.force)
         finally:
             _pin(root, manifest)
@@ -204,8 +204,8 @@ def _estimate(
     plan: Plan,
     todo: Sequence[Sequence[str]],
     asked: Sequence[str],
-    visits: Mapping[str, Mapping[int, Visit]],
-    exams: Mapping[str, Exam],
+    measurements: Mapping[str, Mapping[int, Measurement]],
+    evaluations: Mapping[str, Evaluation],
 ) -> Estimate:
     """What the rest will take, by the ceilings that this machine had last, or has now."""
     from harness.runtimes.torch_runtime import TorchDevice
@@ -215,7 +215,7 @@ def _estimate(
     if not any(todo) and not asked:
         return Estimate({}, 0.0)
     keys = {machine.key for machine in plan.machines.values()}
-    known = [v for blocks in visits.values() for v in blocks.values() if v.ceilings and v.machine.key in keys]
+    known = [v for blocks in measurements.values() for v in blocks.values() if v.ceilings and v.machine.key in keys]
     if known:
         ceilings = known[-1].ceilings
     else:
@@ -224,7 +224,7 @@ def _estimate(
         ceilings = measure_ceilings(place, seconds=0.2)
         place.release()
     assert ceilings is not None
-    return estimate(plan, todo, asked, visits, exams.values(), ceilings)
+    return estimate(plan, todo, asked, measurements, evaluations.values(), ceilings)
 
 
 def _dry_run(plan: Plan, todo: Sequence[Sequence[str]], asked: Sequence[str], expected: Estimate) -> None:
@@ -239,8 +239,8 @@ def _dry_run(plan: Plan, todo: Sequence[Sequence[str]], asked: Sequence[str], ex
             state = "to measure" if key in missing else "in the store"
             others = f", shared by {shared[key]} points" if shared[key] > 1 else ""
             parts.append(f"{kind} {state}{others}")
-        left = sum(key in asked for key in planned.exams.values())
-        told = f"{left} of {len(planned.exams)} exams to take" if planned.exams else "no exams"
+        left = sum(key in asked for key in planned.evaluations.values())
+        told = f"{left} of {len(planned.evaluations)} evaluations to take" if planned.evaluations else "no evaluations"
         if planned.blind:
             told += f", {sum(key in asked for key in planned.blind.values())} of {len(planned.blind)} blind"
         print(f"  {planned.point.name:<44} {'; '.join(parts)}; {told}")
@@ -248,19 +248,19 @@ def _dry_run(plan: Plan, todo: Sequence[Sequence[str]], asked: Sequence[str], ex
     kinds = Counter(plan.components[key].kind for key in plan.components)
     print(
         f"components: {', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))} "
-        f"({naive} whole VLMs would be visited if nothing were composed)"
+        f"({naive} whole VLMs would be measured if nothing were composed)"
     )
-    blocks, visiting = sum(map(bool, todo)), sum(map(len, todo))
-    print(f"to measure: {visiting} visits in {blocks} blocks (fresh processes), {_exams(plan, asked)}")
-    unseen = expected.blind * sum(plan.exams[key][1].image == "grey" for key in asked)
-    of_blind = f", {readable(unseen)} of it for blind exams (blind=false leaves them out)" if unseen else ""
+    blocks, measuring = sum(map(bool, todo)), sum(map(len, todo))
+    print(f"to measure: {measuring} measurements in {blocks} blocks (fresh processes), {_evaluations(plan, asked)}")
+    unseen = expected.blind * sum(plan.evaluations[key][1].image == "grey" for key in asked)
+    of_blind = f", {readable(unseen)} of it for blind evaluations (blind=false leaves them out)" if unseen else ""
     print(f"estimated time: {readable(expected.seconds)}{of_blind}")
 
 
-def _exams(plan: Plan, asked: Sequence[str]) -> str:
-    """How many exams are to be taken, and how many of them blind."""
-    unseen = sum(plan.exams[key][1].image == "grey" for key in asked)
-    return f"{len(asked)} exams" + (f" ({unseen} of them blind)" if unseen else "")
+def _evaluations(plan: Plan, asked: Sequence[str]) -> str:
+    """How many evaluations are to be taken, and how many of them blind."""
+    unseen = sum(plan.evaluations[key][1].image == "grey" for key in asked)
+    return f"{len(asked)} evaluations" + (f" ({unseen} of them blind)" if unseen else "")
 
 
 def command_of(config: Plain) -> str:

@@ -9,15 +9,15 @@ import pandas as pd
 import pytest
 
 import harness
-from conftest import make_exam, make_point, make_result, make_visit
+from conftest import make_evaluation, make_measurement, make_point, make_result
 from harness import api
-from harness.analysis.table import frame_of
+from harness.analysis.table import table_of
 from harness.schema import HarnessError, Manifest
 
 
 @pytest.fixture
 def table():
-    return frame_of([make_result(make_point(resolution=side), right=(side // 16, 10)) for side in (64, 128)])
+    return table_of([make_result(make_point(resolution=side), right=(side // 16, 10)) for side in (64, 128)])
 
 
 def test_functions_stay_functions_whatever_is_imported():
@@ -44,7 +44,7 @@ def test_reprs_are_short():
     )
     assert len(repr(api.Points([result] * 24))) <= 300
     assert repr(api.Points([result])).startswith("1 points: micro_fastvithd 128px micro_qwen2")
-    for noun in (make_visit(), make_exam(), make_point(), result.planned):
+    for noun in (make_measurement(), make_evaluation(), make_point(), result.planned):
         assert len(repr(noun)) <= 200
 
 
@@ -69,7 +69,7 @@ def test_frontier_refuses_names_that_are_not_there(table, chosen, said):
 
 
 def test_frontier_says_why_there_is_no_accuracy():
-    table = frame_of([make_result(right=None, no_accuracy="no accuracy: random weights")])
+    table = table_of([make_result(right=None, no_accuracy="no accuracy: random weights")])
     with pytest.raises(
         HarnessError, match="no row of this table has a number for accuracy: no accuracy: random weights"
     ):
@@ -87,9 +87,13 @@ def test_a_report_folder_is_opened(tmp_path):
     result = make_result()
     folder = tmp_path / "reports" / "mine"
     folder.mkdir(parents=True)
-    visits = [visit for blocks in result.visits.values() for visit in blocks.values()]
-    (folder / "visits.jsonl").write_text("".join(visit.model_dump_json() + "\n" for visit in visits))
-    (folder / "exams.jsonl").write_text("".join(exam.model_dump_json() + "\n" for exam in result.exams.values()))
+    measurements = [measurement for blocks in result.measurements.values() for measurement in blocks.values()]
+    (folder / "measurements.jsonl").write_text(
+        "".join(measurement.model_dump_json() + "\n" for measurement in measurements)
+    )
+    (folder / "evaluations.jsonl").write_text(
+        "".join(evaluation.model_dump_json() + "\n" for evaluation in result.evaluations.values())
+    )
     with pytest.raises(HarnessError, match=r"a report without manifest.json"):
         harness.load(folder)
     manifest = Manifest(name="mine", title="Mine", points=(result.planned,), command="", started="2026-01-02")
@@ -108,7 +112,7 @@ def test_an_unknown_sweep_is_answered_with_near_names(tmp_path):
 
 @pytest.mark.parametrize("stage", ["ttft_model", "prefill", "encod"])
 def test_a_stage_that_a_component_has_not_is_not_compared(stage):
-    side = {0: make_visit()}
+    side = {0: make_measurement()}
     with pytest.raises(HarnessError, match=f"unknown stage '{stage}'.*preprocess, transfer, encode"):
         harness.compare(side, side, stage)
 

@@ -13,7 +13,7 @@ from test_questions import rows_of, write
 from benchmarks.checkpoints import KINDS
 from conftest import MACHINE, make_point, make_result, make_score, talkative
 from harness.analysis.composition import Result, compose
-from harness.analysis.table import blind_like, frame_of, scores_of
+from harness.analysis.table import blind_like, scores_of, table_of
 from harness.evaluate import answers
 from harness.evaluate.baselines import GREY, Beside, beside, is_blind_like, mean_beside, priors
 from harness.models.answering import Composed
@@ -296,14 +296,14 @@ def test_a_blind_run_that_is_killed_goes_on_and_repeats_nothing(model, tmp_path,
     journal = tmp_path / "journal.jsonl"
     generate, asked = answers.Engine._generate, []
 
-    def counting(engine, begun, chosen, most):
+    def counting(engine, prefilled, chosen, most):
         asked.extend(key for key, _, _ in chosen)
-        return generate(engine, begun, chosen, most)
+        return generate(engine, prefilled, chosen, most)
 
-    def dying(engine, begun, chosen, most):
+    def dying(engine, prefilled, chosen, most):
         if len(asked) >= 4:
             raise KeyboardInterrupt
-        return counting(engine, begun, chosen, most)
+        return counting(engine, prefilled, chosen, most)
 
     monkeypatch.setattr(answers.Engine, "_generate", dying)
     with pytest.raises(KeyboardInterrupt):
@@ -362,18 +362,18 @@ def test_each_suite_that_is_scored_is_planned_blind_as_well():
     assert plan_of().points[0].blind == {}
     plan = plan_of(blind=True)
     (planned,) = plan.points
-    assert list(planned.exams) == ["shapes", "mm_vet"]  # what others judge has nothing to be held against
+    assert list(planned.evaluations) == ["shapes", "mm_vet"]  # what others judge has nothing to be held against
     assert list(planned.blind) == ["shapes"]
-    assert [suite.image for _, suite in plan.exams.values()] == ["given", "grey", "given"]
+    assert [suite.image for _, suite in plan.evaluations.values()] == ["given", "grey", "given"]
 
 
 class Asking:
-    """A worker whose exams end as `script` says, by what is shown."""
+    """A worker whose evaluations end as `script` says, by what is shown."""
 
     def __init__(self, script):
         self.script, self.asked = script, []
 
-    def exam(self, point, suite, timeout, progress, journal):
+    def evaluate(self, point, suite, timeout, progress, journal):
         self.asked.append((suite.name, suite.image))
         return self.script[suite.image]
 
@@ -384,7 +384,7 @@ class Asking:
 def taken(tmp_path, given, unseen):
     plan = plan_of(blind=True)
     (planned,) = plan.points
-    keys = [planned.exams["shapes"], planned.blind["shapes"]]
+    keys = [planned.evaluations["shapes"], planned.blind["shapes"]]
     session = Session(plan, tmp_path, 12, 0, Progress(1))
     session.worker = Asking({"given": given, "grey": unseen})
     session.ask_all(keys)
@@ -406,7 +406,7 @@ def test_a_blind_run_that_fails_is_a_record_with_its_reason_and_no_number(tmp_pa
     assert asked == [("shapes", "given"), ("shapes", "grey")]
     assert (result.status, result.reason) == ("timeout", "shapes blind: no sign of life for 12 s")
     assert result.blind["shapes"].score is None
-    row = frame_of([result]).iloc[0]
+    row = table_of([result]).iloc[0]
     assert row["shapes"] == 0.6
     assert "shapes_blind" not in row
     assert "shapes_blind_like" not in row
@@ -416,7 +416,7 @@ def test_a_blind_run_that_fails_is_a_record_with_its_reason_and_no_number(tmp_pa
     assert blind_like(scores_of([result])) == []
 
 
-def test_where_an_exam_fails_nobody_waits_for_its_blind_run(tmp_path):
+def test_where_an_evaluation_fails_nobody_waits_for_its_blind_run(tmp_path):
     asked, (result,) = taken(tmp_path, BROKEN, right(3))
     assert asked == [("shapes", "given")]
     assert result.reason == "shapes: no sign of life for 12 s"
@@ -427,8 +427,8 @@ def test_a_blind_run_of_other_questions_is_not_held_against_a_score(tmp_path):
     other["score"]["data"] = "1"
     _, (result,) = taken(tmp_path, right(12), Outcome("ok", "", (other,)))
     assert result.status == "error"
-    assert "shapes blind: it was asked other questions than the exam" in result.reason
-    assert "shapes_blind" not in frame_of([result])
+    assert "shapes blind: it was asked other questions than the evaluation" in result.reason
+    assert "shapes_blind" not in table_of([result])
 
 
 # What is shown
@@ -438,19 +438,23 @@ def pair(count, unseen, **changes):
     """A point with a blind run of each suite and baselines."""
     result = make_result(right=(count, count), **changes)
     known = (Prior(kind="any", form="open", questions=20, guess=0.1, majority=0.25, answer="yes"),)
-    exams, blind = {}, {}
-    for suite, exam in result.exams.items():
-        noun = grey(exam.suite)
+    evaluations, blind = {}, {}
+    for suite, evaluation in result.evaluations.items():
+        noun = grey(evaluation.suite)
         scored = make_score(suite, unseen).model_copy(update={"priors": known})
-        exams[suite] = exam.model_copy(update={"score": exam.score.model_copy(update={"priors": known})})
-        key = question_key(exam.point, noun, MACHINE, "")
-        blind[suite] = exam.model_copy(update={"key": key, "suite": noun, "score": scored})
-    planned = result.planned.model_copy(update={"blind": {suite: exam.key for suite, exam in blind.items()}})
-    return Result(planned, result.visits, exams, blind)
+        evaluations[suite] = evaluation.model_copy(
+            update={"score": evaluation.score.model_copy(update={"priors": known})}
+        )
+        key = question_key(evaluation.point, noun, MACHINE, "")
+        blind[suite] = evaluation.model_copy(update={"key": key, "suite": noun, "score": scored})
+    planned = result.planned.model_copy(
+        update={"blind": {suite: evaluation.key for suite, evaluation in blind.items()}}
+    )
+    return Result(planned, result.measurements, evaluations, blind)
 
 
 def test_the_table_has_the_baselines_and_marks_scores_as_good_as_blind():
-    table = frame_of([pair(20, 4), pair(11, 10)])
+    table = table_of([pair(20, 4), pair(11, 10)])
     for suite in ("doc_read", "shapes", "accuracy"):
         assert table[f"{suite}_guess"].tolist() == pytest.approx([0.1] * 2)
         assert table[f"{suite}_majority"].tolist() == pytest.approx([0.25] * 2)
@@ -479,9 +483,9 @@ def test_what_is_as_good_as_blind_is_said_in_a_line():
 def test_a_report_shows_the_baselines_and_is_made_again_from_itself(tmp_path):
     results = [pair(20, 4), pair(11, 10, point=make_point(resolution=64))]
     for result in results:
-        for blocks in result.visits.values():
+        for blocks in result.measurements.values():
             store.append(tmp_path, *blocks.values())
-        store.append(tmp_path, *result.exams.values(), *result.blind.values())
+        store.append(tmp_path, *result.evaluations.values(), *result.blind.values())
     manifest = store.make_manifest("any", "Any", [result.planned for result in results], "command")
     contents = store.Contents.of(tmp_path)
     store.write_manifest(tmp_path, manifest.model_copy(update={"pins": contents.pin(manifest.points)}))

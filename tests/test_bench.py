@@ -1,4 +1,4 @@
-"""The bench against a subject whose stages take exactly known times of a clock moved by hand."""
+"""The bench against a workload whose stages take exactly known times of a clock moved by hand."""
 
 import itertools
 import math
@@ -6,7 +6,7 @@ import math
 import pytest
 
 from conftest import make_component
-from harness.runtimes.torch_runtime import Left
+from harness.runtimes.torch_runtime import PassSummary
 from harness.schema import STAGES_OF, InvalidOutput
 from harness.timing.bench import WINDOW, Bench, Cached, rarely, take_turns, window
 from harness.timing.telemetry import Reading
@@ -35,15 +35,15 @@ class Asynchronous:
                 self.pending += TIMES[stage] * (1 + self.drift * len(self.shown))
             yield stage
 
-    def beside(self):
+    def extra_stages(self):
         self.pending += TIMES["prefill_visual"]
         yield "prefill_visual"
 
     def outputs(self):
         self.sums.append(self.total(self.shown[-1]))
-        return Left(self.calls, self.visual, self.text)
+        return PassSummary(self.calls, self.visual, self.text)
 
-    def totals(self):
+    def checksums(self):
         sums, self.sums = self.sums, []
         return sums
 
@@ -70,10 +70,10 @@ class Calm:
         pass
 
 
-def bench(subject, clock, watch=None, tick=lambda: None, **rules):
+def bench(workload, clock, watch=None, tick=lambda: None, **rules):
     component = make_component("vlm")
     protocol = component.protocol.model_copy(update=rules)
-    return Bench(subject, component.model_copy(update={"protocol": protocol}), watch or Calm(), tick, clock)
+    return Bench(workload, component.model_copy(update={"protocol": protocol}), watch or Calm(), tick, clock)
 
 
 def test_every_stage_gets_its_own_time_and_the_fused_pass_their_sum(clock):
@@ -92,16 +92,16 @@ def test_waiting_between_stages_is_paid_in_the_staged_pass_only(clock):
 
 def test_no_input_is_shown_twice_but_for_the_two_repeats_at_the_end(clock, monkeypatch):
     monkeypatch.setattr("harness.timing.bench.SLOW", 13.0)  # encode and prefill take 12 seconds here
-    subject = Asynchronous(clock)
-    samples = bench(subject, clock).measure()
-    assert subject.shown == [*range(1, 15), 14, 14]
+    workload = Asynchronous(clock)
+    samples = bench(workload, clock).measure()
+    assert workload.shown == [*range(1, 15), 14, 14]
     assert samples.repeated == {"encode": (8.0,) * 2, "prefill": (4.0,) * 2}
 
 
 def test_a_slow_pass_is_repeated_once(clock):
-    subject = Asynchronous(clock)
-    samples = bench(subject, clock).measure()
-    assert subject.shown == [*range(1, 15), 14]
+    workload = Asynchronous(clock)
+    samples = bench(workload, clock).measure()
+    assert workload.shown == [*range(1, 15), 14]
     assert samples.repeated == {"encode": (8.0,), "prefill": (4.0,)}
 
 
@@ -164,25 +164,25 @@ def test_noise_that_does_not_shrink_any_more_has_settled(clock):
     ],
 )
 def test_wrong_outputs_give_no_number(clock, field, value, what):
-    subject = Asynchronous(clock)
-    setattr(subject, field, value)
+    workload = Asynchronous(clock)
+    setattr(workload, field, value)
     with pytest.raises(InvalidOutput, match=what):
-        bench(subject, clock).measure()
+        bench(workload, clock).measure()
 
 
 def test_the_same_output_for_two_inputs_is_no_measurement(clock):
-    subject = Asynchronous(clock)
-    subject.total = lambda _: 3.0
+    workload = Asynchronous(clock)
+    workload.total = lambda _: 3.0
     with pytest.raises(Cached, match="two different inputs gave the same output"):
-        bench(subject, clock).measure()
+        bench(workload, clock).measure()
 
 
 @pytest.mark.parametrize("stage", ["encode", "prefill"])
 def test_a_cache_that_answers_a_repeated_input_is_found(clock, stage):
-    subject = Asynchronous(clock)
-    subject.cached = {stage}
+    workload = Asynchronous(clock)
+    workload.cached = {stage}
     with pytest.raises(Cached, match=f"{stage} took .* ms or more on new inputs and 0.00 ms or less on a repeated one"):
-        bench(subject, clock).measure()
+        bench(workload, clock).measure()
 
 
 def test_a_pass_whose_threads_waited_for_a_processor_is_marked_and_kept(clock):
@@ -204,12 +204,12 @@ def test_marked_passes_do_not_count_towards_the_fewest(clock):
 
 def test_a_sign_of_life_comes_at_most_once_a_second(clock):
     ticks = []
-    subject = Asynchronous(clock)
-    bench(subject, clock, tick=rarely(lambda: ticks.append(clock.now), clock), max_samples=6).measure()
+    workload = Asynchronous(clock)
+    bench(workload, clock, tick=rarely(lambda: ticks.append(clock.now), clock), max_samples=6).measure()
     assert len(ticks) == 7 + 1  # passes and the repeat take longer than a second here
     fast = Asynchronous(clock)
     fast.run = lambda number: (fast.shown.append(number), clock.advance(0.01), iter(STAGES))[2]
-    fast.beside = lambda: iter(["prefill_visual"])
+    fast.extra_stages = lambda: iter(["prefill_visual"])
     ticks.clear()
     bench(fast, clock, tick=rarely(lambda: ticks.append(clock.now), clock)).measure()
     assert len(ticks) == 1
@@ -231,7 +231,7 @@ def test_sides_take_turns_forwards_and_backwards_and_get_as_many_passes(clock):
             clock.advance(self.length * drift["factor"])
             yield from STAGES
 
-        def beside(self):
+        def extra_stages(self):
             yield "prefill_visual"
 
     rules = {"max_samples": 24, "min_samples": 24, "warmup": 1, "max_seconds": 1e9}
@@ -250,7 +250,7 @@ def test_sides_take_turns_forwards_and_backwards_and_get_as_many_passes(clock):
 def test_a_window_lasts_until_its_seconds_are_over(clock):
     fast = Asynchronous(clock)
     fast.run = lambda number: (fast.shown.append(number), clock.advance(0.004), iter(STAGES))[2]
-    fast.beside = lambda: iter(["prefill_visual"])
+    fast.extra_stages = lambda: iter(["prefill_visual"])
     reads = []
     watch = Calm()
     honest = watch.read
@@ -274,21 +274,21 @@ def test_components_take_turns_in_another_order_each_round_and_share_modules(clo
                 clock.advance({"low": 0.001, "high": 0.002}[self.where])
                 yield stage
 
-        def beside(self):
+        def extra_stages(self):
             return iter(["prefill_visual"])
 
         def outputs(self):
             self.sums.append(float(len(turns)))
-            return Left(1, 4, 24)
+            return PassSummary(1, 4, 24)
 
-    subject = Shared(clock)
+    workload = Shared(clock)
     rules = {"max_samples": 8, "min_samples": 8, "warmup": 1}
     benches = {}
     for name in ("low", "high"):
         component = make_component("vlm")
         component = component.model_copy(update={"protocol": component.protocol.model_copy(update=rules)})
-        enter = lambda name=name: setattr(subject, "where", name)  # noqa: E731
-        benches[name] = Bench(subject, component, Calm(), clock=clock, enter=enter)
+        enter = lambda name=name: setattr(workload, "where", name)  # noqa: E731
+        benches[name] = Bench(workload, component, Calm(), clock=clock, enter=enter)
         benches[name].warm_up()
     take_turns([[benches["low"]], [benches["high"]]], shuffle=lambda going: going.reverse())
     for name, seconds in (("low", 0.001), ("high", 0.002)):

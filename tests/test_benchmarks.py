@@ -36,7 +36,7 @@ PRINTED = {
         rf"encode: bench {NUMBER} ms, torch.utils.benchmark {NUMBER} ms; ratio {NUMBER} ",
         rf"prefill: bench {NUMBER} ms, torch.utils.benchmark {NUMBER} ms; ratio {NUMBER} ",
         rf"own cost a pass: {NUMBER} us = {NUMBER}% of a 10 ms call",
-        rf"encode in a visit, .*: {NUMBER} ms",
+        rf"encode in a measurement, .*: {NUMBER} ms",
     ],
     "composed": [
         rf"naive: 2 whole VLMs, .* 6 components, \d+ s: {NUMBER} of the time",
@@ -63,7 +63,7 @@ def smoke(script: Path, folder: Path) -> None:
     os.environ |= {**HERE, "VLM_HARNESS_LOCK": str(folder / "lock")}
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    multiprocessing.set_forkserver_preload(["harness.timing.measurement"])
+    multiprocessing.set_forkserver_preload(["harness.timing.measurer"])
     Worker.context = Imported()
     os.chdir(folder)
     sys.path.insert(0, str(script.parent))

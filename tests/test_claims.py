@@ -5,7 +5,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from conftest import ENCODER, LLM, MACHINE, make_point, make_result, make_visit
+from conftest import ENCODER, LLM, MACHINE, make_measurement, make_point, make_result
 from harness.analysis.claims import claims_of, find, make_claim, ranking, read_claims, read_stages, rounding, table_of
 from harness.analysis.composition import Result
 from harness.analysis.published import HERE
@@ -76,7 +76,7 @@ def test_between_the_value_and_the_end_of_its_interval_nothing_is_decided(publis
 
 def test_blocks_that_the_sides_do_not_share_are_no_evidence(published):
     slow, fast = results()
-    last = {kind: {b + 6: v for b, v in blocks.items()} for kind, blocks in slow.visits.items()}
+    last = {kind: {b + 6: v for b, v in blocks.items()} for kind, blocks in slow.measurements.items()}
     found = find([claim()], [Result(slow.planned, last, {}), fast], published)
     assert {f.verdict for f in found} == {"cannot be measured here"}
     assert found[0].why == "no block has ttft_paper of both"
@@ -94,11 +94,11 @@ def test_a_difference_has_its_factor_and_the_stage_that_explains_it(published):
 def test_stages_may_gain_as_much_and_weigh_otherwise(published):
     # 20x in encoding and 2.25x in prefill, both more than published; but the prefill is most of it here.
     slow, fast = results(slow=(2.25,) * 6)
-    light = {b: make_visit("encoder", b, 0.0225) for b in range(6)}
-    lighter = {b: make_visit("encoder", b, 0.001) for b in range(6)}
+    light = {b: make_measurement("encoder", b, 0.0225) for b in range(6)}
+    lighter = {b: make_measurement("encoder", b, 0.001) for b in range(6)}
     pair = [
-        Result(slow.planned, {**slow.visits, "encoder": light}, {}),
-        Result(fast.planned, {**fast.visits, "encoder": lighter}, {}),
+        Result(slow.planned, {**slow.measurements, "encoder": light}, {}),
+        Result(fast.planned, {**fast.measurements, "encoder": lighter}, {}),
     ]
     found = find([claim(published_value="6.0")], pair, published)[0]
     assert found.verdict == "differs"
@@ -143,7 +143,7 @@ def test_scores_need_trained_weights_on_both_sides(published):
     pair = []
     for each, right in ((SLOW, 8), (FAST, 10)):
         result = make_result(each, right=(right, 1))
-        pair.append(Result(result.planned, result.visits, {"docvqa": result.exams["doc_read"]}))
+        pair.append(Result(result.planned, result.measurements, {"docvqa": result.evaluations["doc_read"]}))
     found = find([claim(**row)], pair, published)[0]
     assert (found.value.value, found.verdict) == (pytest.approx(10.0), "holds")
 
@@ -157,8 +157,8 @@ def test_training_time_is_not_made_up(published):
 def test_the_two_definitions_rank_apart():
     # A little faster for the paper, and with a connector that takes 50 ms.
     slow, fast = results(slow=(0.9,) * 6)
-    heavy = {b: make_visit("connector", b, 10.0) for b in range(6)}
-    table = ranking([Result(slow.planned, {**slow.visits, "connector": heavy}, {}), fast])
+    heavy = {b: make_measurement("connector", b, 10.0) for b in range(6)}
+    table = ranking([Result(slow.planned, {**slow.measurements, "connector": heavy}, {}), fast])
     assert table["point"].tolist() == ["System slow @128", "System fast @128"]
     assert table["rank_ttft_paper"].tolist() == [1, 2]
     assert table["rank_ttft_user"].tolist() == [2, 1]
@@ -208,9 +208,9 @@ def test_an_unknown_claim_and_a_damaged_table_are_said(published):
 def test_the_page_shows_every_claim_with_device_and_verdict(published):
     found = results(slow=(2.0, 2.1, 2.0, 1.9, 2.0, 2.2))
     for result in found:
-        for blocks in result.visits.values():
-            for visit in blocks.values():
-                store.append(published, visit)
+        for blocks in result.measurements.values():
+            for measurement in blocks.values():
+                store.append(published, measurement)
     row = {"id": "b", "statement": "<b>tokens</b>", "kind": "token_ratio", "published_value": "1.0"}
     claims = [claim(), claim(**row), make_claim(ROW | {"kind": "training_minutes"}, [], None)]
     planned = [result.planned for result in found]
@@ -234,10 +234,10 @@ def test_extrapolated_values_are_marked():
     result = make_result(deep, right=None)
     keys = dict(result.planned.components)
     llm = keys.pop("llm")
-    visits = {kind: blocks for kind, blocks in result.visits.items() if kind != "llm"}
+    measurements = {kind: blocks for kind, blocks in result.measurements.items() if kind != "llm"}
     for depth in (2, 5, 8):
-        keys[f"llm@{depth}"], visits[f"llm@{depth}"] = llm, result.visits["llm"]
-    extended = Result(result.planned.model_copy(update={"components": keys}), visits, {})
+        keys[f"llm@{depth}"], measurements[f"llm@{depth}"] = llm, result.measurements["llm"]
+    extended = Result(result.planned.model_copy(update={"components": keys}), measurements, {})
     found = find([claim(deep)], [extended, results()[1]], HERE.parent)
     assert all(f.extrapolated for f in found)
     assert table_of(found)["extrapolated"].all()

@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from conftest import make_result, make_visit
+from conftest import make_measurement, make_result
 from harness.analysis.columns import GROUPS, find, markdown
-from harness.analysis.table import frame_of, suites_of
+from harness.analysis.table import suites_of, table_of
 from harness.schema import Telemetry
 
 ROOT = Path(__file__).parent.parent
@@ -27,7 +27,7 @@ def test_every_column_of_a_real_table_is_listed(path):
 
 
 def test_every_column_that_a_result_can_have_is_listed_and_columns_are_listed_once():
-    table = frame_of([make_result(right=(3, 10))])
+    table = table_of([make_result(right=(3, 10))])
     assert not [name for name in table.columns if find(name, suites_of(table)) is None]
     names = [column.name for columns in GROUPS.values() for column in columns]
     assert len(names) == len(set(names))
@@ -52,17 +52,17 @@ def test_what_the_machine_did_meanwhile_is_in_the_table():
         told(load=1.0, foreign=0.1, stolen=0.0, frequency_hz=(None, 2e9), thermal=("50 C", "61 C"), gpu_joules=3.0),
         told(load=2.0, foreign=0.3, frequency_hz=(None, 3e9), thermal=("61 C", "58 C"), gpu_joules=4.5),
     )
-    visits = {"encoder": {block: make_visit(block=block, telemetry=one) for block, one in enumerate(tells)}}
+    measurements = {"encoder": {block: make_measurement(block=block, telemetry=one) for block, one in enumerate(tells)}}
     result = make_result()
-    result.visits["encoder"] = visits["encoder"]
+    result.measurements["encoder"] = measurements["encoder"]
     # The connector took turns with the encoder: the same energy, said once more.
-    result.visits["connector"] = {
-        block: make_visit("connector", block, telemetry=one.model_copy(update={"stolen": 0.0}))
+    result.measurements["connector"] = {
+        block: make_measurement("connector", block, telemetry=one.model_copy(update={"stolen": 0.0}))
         for block, one in enumerate(tells)
     }
-    silent = {b: v.model_copy(update={"telemetry": None}) for b, v in result.visits["llm"].items()}
-    result.visits["llm"] = silent
-    (row,) = frame_of([result]).to_dict("records")
+    silent = {b: v.model_copy(update={"telemetry": None}) for b, v in result.measurements["llm"].items()}
+    result.measurements["llm"] = silent
+    (row,) = table_of([result]).to_dict("records")
     assert row["load"] == 1.5
     assert row["foreign"] == pytest.approx(0.2)
     assert row["stolen"] == 0.0
@@ -74,10 +74,10 @@ def test_what_the_machine_did_meanwhile_is_in_the_table():
 
 def test_the_first_pass_of_a_process_stands_beside_the_warm_ones():
     result = make_result()
-    (row,) = frame_of([result]).to_dict("records")
-    firsts = [visit.samples.seconds["encode"][0] for visit in result.visits["encoder"].values()]
+    (row,) = table_of([result]).to_dict("records")
+    firsts = [measurement.samples.seconds["encode"][0] for measurement in result.measurements["encoder"].values()]
     assert row["encode_cold"] == pytest.approx(sorted(firsts)[len(firsts) // 2])
-    again = {b: v.model_copy(update={"attempt": 1}) for b, v in result.visits["encoder"].items()}
-    result.visits["encoder"] = again  # repeated because they were disturbed: their process was warm
+    again = {b: v.model_copy(update={"attempt": 1}) for b, v in result.measurements["encoder"].items()}
+    result.measurements["encoder"] = again  # repeated because they were disturbed: their process was warm
     assert result.cold("encoder", "encode") is None
-    assert row["encode_overhead"] == result.visits["encoder"][0].samples.overhead
+    assert row["encode_overhead"] == result.measurements["encoder"][0].samples.overhead

@@ -4,13 +4,13 @@ import random
 
 import pytest
 
-from conftest import MACHINE, PROTOCOL, failed_visit, make_component, make_exam, make_visit
+from conftest import MACHINE, PROTOCOL, failed_measurement, make_component, make_evaluation, make_measurement
 from harness.analysis.comparison import compare, compare_scores, differences
 from harness.schema import HarnessError
 
 
 def side(scales, **changes):
-    return {block: make_visit(block=block, scale=scale, **changes) for block, scale in enumerate(scales)}
+    return {block: make_measurement(block=block, scale=scale, **changes) for block, scale in enumerate(scales)}
 
 
 def noise(seed, share=0.005):
@@ -44,7 +44,7 @@ def test_disturbed_blocks_are_left_out_and_said_and_too_many_leave_no_verdict():
         base[block] = base[block].model_copy(update={"disturbed": True})
     found = compare(base, {**side(noise(3)), **{b: bad[b] for b in range(3)}}, "encode")
     assert (found.verdict, found.ratio.pairs, found.reasons) == ("PASS", 7, ("3 of 10 blocks were disturbed",))
-    rough = {block: visit.model_copy(update={"disturbed": True}) for block, visit in bad.items()}
+    rough = {block: measurement.model_copy(update={"disturbed": True}) for block, measurement in bad.items()}
     found = compare(side(noise(1)), rough, "encode")
     assert found.verdict == "INCONCLUSIVE"
     assert "too few undisturbed blocks" in str(found)
@@ -74,17 +74,17 @@ def test_more_blocks_are_no_other_protocol():
 
 def test_a_failed_side_is_no_comparison():
     with pytest.raises(HarnessError, match="candidate failed: crashed: SIGSEGV"):
-        compare(side([1]), {0: failed_visit(status="crashed", reason="SIGSEGV")}, "encode")
+        compare(side([1]), {0: failed_measurement(status="crashed", reason="SIGSEGV")}, "encode")
     with pytest.raises(HarnessError, match="share no block"):
-        compare(side([1]), {5: make_visit(block=5)}, "encode")
+        compare(side([1]), {5: make_measurement(block=5)}, "encode")
 
 
 def test_equal_machines_differ_in_nothing():
     assert differences(MACHINE, MACHINE) == []
 
 
-def exam(scores, **changes):
-    base = make_exam()
+def evaluate(scores, **changes):
+    base = make_evaluation()
     answers = tuple(
         base.score.answers[0].model_copy(update={"question_id": str(k), "image": str(k // 2), "score": score})
         for k, score in enumerate(scores)
@@ -93,26 +93,28 @@ def exam(scores, **changes):
 
 
 def test_two_scores_are_compared_question_by_question_and_clustered_by_image():
-    found = compare_scores(exam([1, 0, 1, 0, 1, 1]), exam([1, 0, 0, 0, 1, 0]))
+    found = compare_scores(evaluate([1, 0, 1, 0, 1, 1]), evaluate([1, 0, 0, 0, 1, 0]))
     assert found.value == pytest.approx(-2 / 6)
     # Differences by image: 0, -1, -1; their sums less the mean's share: 2/3, -1/3, -1/3.
     assert found.stderr == pytest.approx((4 / 9 + 1 / 9 + 1 / 9) ** 0.5 / 6)
     assert (found.questions, found.clusters) == (6, 3)
-    assert compare_scores(exam([1, 0] * 40), exam([1, 0] * 40)).verdict(0.1) == "PASS"
-    assert compare_scores(exam([1, 0] * 40), exam([1, 0] * 40)).verdict(0.01) == "INCONCLUSIVE"  # 40 images, 7.5 points
-    assert compare_scores(exam([1] * 80), exam([0.5] * 80)).verdict(0.01) == "FAIL"
-    assert compare_scores(exam([1, 0, 1, 0, 1, 1]), exam([1, 0, 0, 1, 1, 0])).verdict(0.01) == "INCONCLUSIVE"
+    assert compare_scores(evaluate([1, 0] * 40), evaluate([1, 0] * 40)).verdict(0.1) == "PASS"
+    assert (
+        compare_scores(evaluate([1, 0] * 40), evaluate([1, 0] * 40)).verdict(0.01) == "INCONCLUSIVE"
+    )  # 40 images, 7.5 points
+    assert compare_scores(evaluate([1] * 80), evaluate([0.5] * 80)).verdict(0.01) == "FAIL"
+    assert compare_scores(evaluate([1, 0, 1, 0, 1, 1]), evaluate([1, 0, 0, 1, 1, 0])).verdict(0.01) == "INCONCLUSIVE"
 
 
 @pytest.mark.parametrize(
     ("candidate", "said"),
     [
-        (exam([1, 1], metric="anls@lmms-eval"), "metric: anls, anls@lmms-eval"),
-        (exam([1, 1], data="other"), "data: "),
-        (exam([1, 1, 1]), "1 questions are not on both sides, e.g. 2"),
-        (make_exam(status="error", reason="hung", score=None), "candidate has no score: error: hung"),
+        (evaluate([1, 1], metric="anls@lmms-eval"), "metric: anls, anls@lmms-eval"),
+        (evaluate([1, 1], data="other"), "data: "),
+        (evaluate([1, 1, 1]), "1 questions are not on both sides, e.g. 2"),
+        (make_evaluation(status="error", reason="hung", score=None), "candidate has no score: error: hung"),
     ],
 )
 def test_scores_of_other_questions_or_protocols_are_not_compared(candidate, said):
     with pytest.raises(HarnessError, match=said):
-        compare_scores(exam([1, 1]), candidate)
+        compare_scores(evaluate([1, 1]), candidate)

@@ -4,9 +4,19 @@ import math
 
 import pytest
 
-from conftest import ENCODER, GATED, LLM, MILLISECONDS, failed_visit, make_exam, make_point, make_result, make_visit
+from conftest import (
+    ENCODER,
+    GATED,
+    LLM,
+    MILLISECONDS,
+    failed_measurement,
+    make_evaluation,
+    make_measurement,
+    make_point,
+    make_result,
+)
 from harness.analysis.composition import Result, compose, counted
-from harness.analysis.table import frame_of
+from harness.analysis.table import table_of
 from harness.report.figures import provenance
 from harness.report.page import checks
 from harness.report.tables import readable
@@ -45,15 +55,15 @@ def test_one_block_has_no_interval_and_few_have_a_wide_one():
 
 def test_marked_passes_are_left_out_of_the_median():
     marks = ("", "", "", "", "waited 9%", "waited 9%", "waited 9%")
-    visit = make_visit(marks=marks)
-    assert counted(visit.samples, "encode") == pytest.approx([4.04e-3, 4.08e-3, 4.12e-3])
-    assert len(counted(make_visit(marks=("x",) * 7).samples, "encode")) == 6
+    measurement = make_measurement(marks=marks)
+    assert counted(measurement.samples, "encode") == pytest.approx([4.04e-3, 4.08e-3, 4.12e-3])
+    assert len(counted(make_measurement(marks=("x",) * 7).samples, "encode")) == 6
 
 
 def with_disturbed(count):
     result = make_result(scales=(1, 1, 1, 1, 1, 9))
-    blocks = {b: v.model_copy(update={"disturbed": b >= 6 - count}) for b, v in result.visits["encoder"].items()}
-    return Result(result.planned, {**result.visits, "encoder": blocks}, result.exams)
+    blocks = {b: v.model_copy(update={"disturbed": b >= 6 - count}) for b, v in result.measurements["encoder"].items()}
+    return Result(result.planned, {**result.measurements, "encoder": blocks}, result.evaluations)
 
 
 def test_disturbed_blocks_are_left_out_while_half_are_clean():
@@ -69,10 +79,10 @@ def test_efficiency_is_the_floor_over_the_measured_time():
     # 10^8 operations at 10^11 a second: 1 ms; 10^6 bytes at 10^10 a second: 0.1 ms; eager traffic: 3 ms.
     assert (found.floor, found.eager_floor, found.bound) == (pytest.approx(1e-3), pytest.approx(3e-3), "compute")
     assert found.share.value == pytest.approx(1 / 4.14)
-    slow = make_visit(ceilings=Ceilings(flops_per_second=1e12, bytes_per_second=1e9))
+    slow = make_measurement(ceilings=Ceilings(flops_per_second=1e12, bytes_per_second=1e9))
     result = make_result()
     assert (
-        Result(result.planned, {**result.visits, "encoder": {0: slow}}, {}).efficiency("encoder", "encode").bound
+        Result(result.planned, {**result.measurements, "encoder": {0: slow}}, {}).efficiency("encoder", "encode").bound
         == "memory"
     )
 
@@ -83,8 +93,8 @@ def test_memory_is_composed_of_what_each_component_added_or_measured_directly():
     assert result.memory() == (500 + 3 * 100 + 50, "composed of each component's process (RSS, VmHWM)")
     assert make_result(direct=(1.0,) * 6).memory() == (650, "process (RSS, VmHWM); largest of 6 blocks")
     blind = Memory(before=None, loaded=None, peak=None, source="unknown")
-    blocks = {b: v.model_copy(update={"memory": blind}) for b, v in result.visits["llm"].items()}
-    assert Result(result.planned, {**result.visits, "llm": blocks}, {}).memory() == (None, "unknown")
+    blocks = {b: v.model_copy(update={"memory": blind}) for b, v in result.measurements["llm"].items()}
+    assert Result(result.planned, {**result.measurements, "llm": blocks}, {}).memory() == (None, "unknown")
 
 
 def test_percentiles_need_enough_independent_samples():
@@ -96,8 +106,10 @@ def test_percentiles_need_enough_independent_samples():
 @pytest.mark.parametrize("kind", ["encoder", "connector", "llm", "vlm"])
 def test_a_component_that_failed_in_any_block_leaves_no_number(kind):
     result = make_result(direct=(1.0,) * 6)
-    bad = failed_visit(kind, 3, status="out_of_memory", reason="28.4 GiB")
-    failed = Result(result.planned, {**result.visits, kind: {**result.visits[kind], 3: bad}}, result.exams)
+    bad = failed_measurement(kind, 3, status="out_of_memory", reason="28.4 GiB")
+    failed = Result(
+        result.planned, {**result.measurements, kind: {**result.measurements[kind], 3: bad}}, result.evaluations
+    )
     assert (failed.status, failed.reason) == ("out_of_memory", f"{kind}, block 3: 28.4 GiB")
     assert failed.times() == {}
     assert failed.residual("ttft_model") is None
@@ -106,20 +118,20 @@ def test_a_component_that_failed_in_any_block_leaves_no_number(kind):
 def test_compose_takes_only_what_the_sweep_asked_for():
     result = make_result(scales=(1.0,) * 6)
     manifest = Manifest(name="a", title="a", points=(result.planned,), command="", started="")
-    visits = {v.key: dict(blocks) for blocks in result.visits.values() for v in blocks.values()}
-    visits[next(iter(visits))][6] = make_visit(block=6, scale=100)  # of a protocol with more blocks
-    exams = {exam.key: exam for exam in result.exams.values()}
-    (found,) = compose(manifest, visits, exams)
+    measurements = {v.key: dict(blocks) for blocks in result.measurements.values() for v in blocks.values()}
+    measurements[next(iter(measurements))][6] = make_measurement(block=6, scale=100)  # of a protocol with more blocks
+    evaluations = {evaluation.key: evaluation for evaluation in result.evaluations.values()}
+    (found,) = compose(manifest, measurements, evaluations)
     assert found.times() == result.times()
-    assert compose(manifest, visits, {}) == []  # nothing was asked yet
-    assert compose(manifest, {}, exams) == []
-    wrong = make_exam("shapes", status="timeout", reason="hung", score=None, point=make_point())
-    (failed,) = compose(manifest, {}, {wrong.key: wrong, **{k: v for k, v in exams.items() if k != wrong.key}})
+    assert compose(manifest, measurements, {}) == []  # nothing was asked yet
+    assert compose(manifest, {}, evaluations) == []
+    wrong = make_evaluation("shapes", status="timeout", reason="hung", score=None, point=make_point())
+    (failed,) = compose(manifest, {}, {wrong.key: wrong, **{k: v for k, v in evaluations.items() if k != wrong.key}})
     assert failed.status == "timeout"
 
 
-def test_the_stages_of_the_made_up_visits_are_those_of_the_schema():
-    made = {name for v in make_result(direct=(1.0,)).visits.values() for name in v[0].samples.seconds}
+def test_the_stages_of_the_made_up_measurements_are_those_of_the_schema():
+    made = {name for v in make_result(direct=(1.0,)).measurements.values() for name in v[0].samples.seconds}
     assert set(MILLISECONDS) == {*made, "fuse"}
 
 
@@ -127,11 +139,11 @@ def fused(in_sequence):
     """Two encoders, the second 10x as slow, and layers within the LLM that see the image."""
     fusion = GATED.model_copy(update={"in_sequence": in_sequence})
     base = make_result(point=make_point(also=(ENCODER,), fusion=fusion), direct=(1.0,) * 6)
-    second = {b: make_visit("encoder", b, 10.0) for b in range(6)}
-    third = {b: make_visit("fusion", b) for b in range(6)}
-    visits = {**base.visits, "encoder@1": second, "fusion": third}
+    second = {b: make_measurement("encoder", b, 10.0) for b in range(6)}
+    third = {b: make_measurement("fusion", b) for b in range(6)}
+    measurements = {**base.measurements, "encoder@1": second, "fusion": third}
     keys = {**base.planned.components, "encoder@1": "e", "fusion": "f"}
-    return Result(base.planned.model_copy(update={"components": keys}), visits, {})
+    return Result(base.planned.model_copy(update={"components": keys}), measurements, {})
 
 
 def test_several_encoders_and_a_fusion_add_up():
@@ -145,15 +157,15 @@ def test_several_encoders_and_a_fusion_add_up():
     assert result.efficiency("encoder", "encode").share.value == pytest.approx(2 / (44 * 1.035))
     assert result.work("encoder", "encode").flops == 2 * 10**8
     # 100 bytes of weights each, 50 more while the largest works.
-    parts = Result(result.planned, {k: v for k, v in result.visits.items() if k != "vlm"}, {})
+    parts = Result(result.planned, {k: v for k, v in result.measurements.items() if k != "vlm"}, {})
     assert parts.memory()[0] == 500 + 5 * 100 + 50
     assert result.residual("ttft_model") is not None
     assert result.residual("ttft_paper") is None  # the whole VLM's prefill over visual tokens holds the fusion
-    row = frame_of([result]).iloc[0]
+    row = table_of([result]).iloc[0]
     assert row["encode"] == pytest.approx(44 * MEDIAN)
     assert "encode_p90" not in row.index  # that of one encoder would be below the sum
     assert row["encode_flops"] == 2 * 10**8
-    assert "batch 1; protocol" in provenance(frame_of([result]))
+    assert "batch 1; protocol" in provenance(table_of([result]))
 
 
 def test_a_sequence_without_visual_tokens_has_no_ttft_of_the_paper():
@@ -161,7 +173,7 @@ def test_a_sequence_without_visual_tokens_has_no_ttft_of_the_paper():
     assert "ttft_paper" not in result.times()
     assert "prefill_visual" not in result.times()
     assert result.times()["ttft_model"].value == pytest.approx((44 + 5 + 9 + 6) * MEDIAN)
-    assert readable(frame_of([result]))["ttft_paper ms"].tolist() == ["–"]
+    assert readable(table_of([result]))["ttft_paper ms"].tolist() == ["–"]
 
 
 DEEP = LLM.model_copy(update={"config": {**LLM.config, "num_hidden_layers": 28}})
@@ -170,18 +182,18 @@ DEEP = LLM.model_copy(update={"config": {**LLM.config, "num_hidden_layers": 28}}
 def extended(bend=0.0):
     """An LLM of 28 layers, measured with 2, 5 and 8: its prefill takes 1 ms and 2 ms a layer, more at 5 if it bends."""
     base = make_result(point=make_point(llm=DEEP))
-    visits, keys = {}, {}
-    for part, blocks in base.visits.items():
+    measurements, keys = {}, {}
+    for part, blocks in base.measurements.items():
         if part != "llm":
-            visits[part], keys[part] = blocks, base.planned.components[part]
+            measurements[part], keys[part] = blocks, base.planned.components[part]
             continue
         for depth in (2, 5, 8):
             scale = (1 + 2 * depth + (bend if depth == 5 else 0)) / MILLISECONDS["prefill"]
             work = {"prefill": Work(flops=10**9 * (1 + depth), bytes=10**6, eager_bytes=10**7, parameters=100)}
             name = f"llm@{depth}"
-            visits[name] = {block: make_visit("llm", block, scale, work=work) for block in blocks}
+            measurements[name] = {block: make_measurement("llm", block, scale, work=work) for block in blocks}
             keys[name] = f"key {depth}"
-    return Result(base.planned.model_copy(update={"components": keys}), visits, {})
+    return Result(base.planned.model_copy(update={"components": keys}), measurements, {})
 
 
 def test_a_prefill_is_extended_from_two_depths_and_the_one_between_checks_the_line():
@@ -199,9 +211,9 @@ def test_a_prefill_is_extended_from_two_depths_and_the_one_between_checks_the_li
 
 def test_the_line_is_judged_by_the_blocks_that_all_depths_have():
     result = extended(bend=1.1)
-    middle = {b: v.model_copy(update={"disturbed": b < 2}) for b, v in result.visits["llm@5"].items()}
-    rough = {b: v.model_copy(update={"disturbed": b >= 2}) for b, v in result.visits["encoder"].items()}
-    disturbed = Result(result.planned, {**result.visits, "llm@5": middle, "encoder": rough}, {})
+    middle = {b: v.model_copy(update={"disturbed": b < 2}) for b, v in result.measurements["llm@5"].items()}
+    rough = {b: v.model_copy(update={"disturbed": b >= 2}) for b, v in result.measurements["encoder"].items()}
+    disturbed = Result(result.planned, {**result.measurements, "llm@5": middle, "encoder": rough}, {})
     assert disturbed.bend().value == pytest.approx(0.1)
 
 
@@ -216,11 +228,11 @@ def test_the_memory_of_an_llm_that_was_never_whole_is_unknown():
 
 
 def test_a_table_and_a_page_call_extrapolated_what_is():
-    (row,) = frame_of([extended()]).to_dict("records")
+    (row,) = table_of([extended()]).to_dict("records")
     assert row["extrapolated"]
     assert row["source"] == "composed; prefill extrapolated from 2, 5, 8 to 28 layers"
-    (cells,) = readable(frame_of([extended()])).to_dict("records")
+    (cells,) = readable(table_of([extended()])).to_dict("records")
     assert cells["prefill ms"].endswith("extrapolated")
     assert cells["ttft_model ms"].endswith("extrapolated")
     assert not cells["encode ms"].endswith("extrapolated")
-    assert any("to 28 layers; the depth between them is +0.0%" in said for said in checks(frame_of([extended()])))
+    assert any("to 28 layers; the depth between them is +0.0%" in said for said in checks(table_of([extended()])))

@@ -288,7 +288,7 @@ def stood_in(words: list[str], hub: dict[str, str]) -> list[str]:
 
 PROMISES = {
     "example_deit": ("example_deit 224px qwen2_0_5b",),
-    "example_vlm": ("example_vlm 128px", "1 of 1 exams"),  # the stand-in's own size
+    "example_vlm": ("example_vlm 128px", "1 of 1 evaluations"),  # the stand-in's own size
     "example_mine": ("example_mine 128px", "example_mine 256px"),
     "example_system": ("example_system 756px llm=qwen2_0_5b", "example_system 756px llm=qwen2_1_5b"),
 }
@@ -318,7 +318,7 @@ def test_an_encoder_of_ones_own_is_measured(examples):
     small = ["llm.config.num_hidden_layers=1", "llm.config.vocab_size=1000", "protocol=quick", "threads=1"]
     point = harness.measure("encoder=example_mine", "llm=qwen2_0_5b", "resolution=64", *small)
     assert point.status == "ok"
-    assert point.visits["encoder"][0].component.visual_tokens == 4
+    assert point.measurements["encoder"][0].component.visual_tokens == 4
     assert point.times()["encode"].value > 0
 
 
@@ -556,7 +556,7 @@ def comment_of(option: str) -> str:
 
 
 MADE = re.compile(
-    r"results/|reports/(resolution/)?|index\.html|(results/)?(measured/<machine>/)?(visits|exams)\.jsonl|(results/)?journal/|(results/)?sweeps/(<name>|NAME)\.json"
+    r"results/|reports/(resolution/)?|index\.html|(results/)?(measured/<machine>/)?(measurements|evaluations)\.jsonl|(results/)?journal/|(results/)?sweeps/(<name>|NAME)\.json"
     r"|scores\.md|claims\.md|published/"
 )
 """What a run writes, or results/README.md names within its own folder."""

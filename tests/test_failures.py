@@ -16,10 +16,10 @@ import torch
 from conftest import ENCODER, MACHINE, make_component
 from harness.progress import Progress
 from harness.runtimes.torch_runtime import TorchDevice
-from harness.schema import Visit
+from harness.schema import Measurement
 from harness.storage import store
-from harness.timing import measurement
-from harness.timing.measurement import Measurer, build, measure_ceilings, share_of
+from harness.timing import measurer
+from harness.timing.measurer import Measurer, build, measure_ceilings, share_of
 from harness.timing.plan import Plan
 from harness.timing.session import Session
 from harness.timing.timer import check_timer
@@ -67,9 +67,9 @@ class Skipped:
         pass
 
 
-def plant(subject, fault):
-    """Put the fault into the encoder of `subject`."""
-    honest, memory = subject.encoder.backbone.forward_features, {}
+def plant(workload, fault):
+    """Put the fault into the encoder of `workload`."""
+    honest, memory = workload.encoder.backbone.forward_features, {}
 
     def forward(pixels):
         if fault == "out of memory":
@@ -88,19 +88,17 @@ def plant(subject, fault):
         memory[key] = honest(pixels)
         return memory[key]
 
-    subject.encoder.backbone.forward_features = forward
+    workload.encoder.backbone.forward_features = forward
     if fault == "not run":
         kept = honest(torch.zeros(1, 3, 128, 128)).flatten(2).transpose(1, 2)
-        subject.encoder = Skipped(kept)
-    return subject
+        workload.encoder = Skipped(kept)
+    return workload
 
 
 def make_measurer():
     """A measurer that builds components with the fault that their encoder is named after."""
-    measurement.build = lambda place, component, examples: plant(
-        build(place, component, examples), component.encoder.name
-    )
-    measurement.measure_ceilings = partial(measure_ceilings, seconds=0.05)
+    measurer.build = lambda place, component, examples: plant(build(place, component, examples), component.encoder.name)
+    measurer.measure_ceilings = partial(measure_ceilings, seconds=0.05)
     return Measurer()
 
 
@@ -112,20 +110,20 @@ def child(pipe):
 class Mixed(Worker):
     """A real worker for what ends a process or hangs; the rest, which only raises, is done here to save time."""
 
-    def visit(self, units, seed, timeout, progress=lambda *_: None):
+    def measure(self, units, seed, timeout, progress=lambda *_: None):
         names = [component.encoder.name for unit in units for component in unit]
         if len(names) > 2:  # the faults among them end the batch; a real one would take a process for nothing
             return Outcome("crashed", "somebody's fault")
         if {"crash", "hang", "fine"} & {*names}:
-            return super().visit(units, seed, timeout if "hang" in names else 600, progress)
-        measurement.TorchDevice = Unawaited if names == ["does not wait"] else TorchDevice
+            return super().measure(units, seed, timeout if "hang" in names else 600, progress)
+        measurer.TorchDevice = Unawaited if names == ["does not wait"] else TorchDevice
         asked = [[component.model_dump_json() for component in unit] for unit in units]
-        done = attempt(make_measurer(), {"visit": asked, "seed": seed}, progress)
+        done = attempt(make_measurer(), {"measure": asked, "seed": seed}, progress)
         return Outcome(done["status"], done["reason"], tuple(json.loads(done["results"])), "here")
 
 
 @pytest.fixture(scope="module")
-def visits(tmp_path_factory):
+def measurements(tmp_path_factory):
     root = tmp_path_factory.mktemp("failures")
     names = ["fine", *FAULTS, "fine, too"]
     components = {
@@ -136,53 +134,53 @@ def visits(tmp_path_factory):
         with Progress(1.0) as progress:
             session = Session(plan, root, 4, 0, progress)
             session.worker = Mixed(child)
-            session.visit_all([names, names])
+            session.measure_all([names, names])
     finally:
-        measurement.build, measurement.measure_ceilings = build, measure_ceilings
-        measurement.check_timer = check_timer
-        measurement.TorchDevice = TorchDevice
-    return store.read_all(root, Visit)
+        measurer.build, measurer.measure_ceilings = build, measure_ceilings
+        measurer.check_timer = check_timer
+        measurer.TorchDevice = TorchDevice
+    return store.read_all(root, Measurement)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_failure_is_one_record_with_its_reason_and_no_number(visits, fault):
+def test_a_planted_failure_is_one_record_with_its_reason_and_no_number(measurements, fault):
     status, reason = FAULTS[fault]
-    found = [v for v in visits if v.component.encoder.name == fault]
-    together, visit = found  # it is not visited again in the second block
+    found = [v for v in measurements if v.component.encoder.name == fault]
+    together, measurement = found  # it is not measured again in the second block
     assert (together.status, together.reason) == ("crashed", f"in turns with {len(FAULTS) + 1} more: somebody's fault")
-    assert (visit.status, visit.block) == (status, 0)
-    assert reason in visit.reason
-    assert visit.samples is None
-    assert visit.ceilings is None
-    assert "\n" not in visit.reason
+    assert (measurement.status, measurement.block) == (status, 0)
+    assert reason in measurement.reason
+    assert measurement.samples is None
+    assert measurement.ceilings is None
+    assert "\n" not in measurement.reason
 
 
-def test_the_timer_test_of_a_refused_runtime_is_in_its_record(visits):
-    *_, visit = [v for v in visits if v.component.encoder.name == "does not wait"]
-    assert "does not wait" in visit.timer.fault
-    assert all(v.timer.fault == "" for v in visits if v.status == "ok")
+def test_the_timer_test_of_a_refused_runtime_is_in_its_record(measurements):
+    *_, measurement = [v for v in measurements if v.component.encoder.name == "does not wait"]
+    assert "does not wait" in measurement.timer.fault
+    assert all(v.timer.fault == "" for v in measurements if v.status == "ok")
 
 
 @pytest.mark.parametrize("name", ["fine", "fine, too"])
-def test_what_has_no_fault_is_measured_in_every_block(visits, name):
-    together, *found = [v for v in visits if v.component.encoder.name == name and v.attempt == 0]
+def test_what_has_no_fault_is_measured_in_every_block(measurements, name):
+    together, *found = [v for v in measurements if v.component.encoder.name == name and v.attempt == 0]
     assert (together.status, together.block) == ("crashed", 0)
     assert [(v.status, v.block) for v in found] == [("ok", 0), ("ok", 1)]
     assert name != "fine" or found[0].process != found[1].process
-    for visit in found:
-        assert len(visit.samples.seconds["encode"]) == 7
-        assert visit.memory.peak >= visit.memory.loaded > 1e7
-        assert visit.work["encode"].flops > 0
-        assert visit.telemetry.seconds > 0
+    for measurement in found:
+        assert len(measurement.samples.seconds["encode"]) == 7
+        assert measurement.memory.peak >= measurement.memory.loaded > 1e7
+        assert measurement.work["encode"].flops > 0
+        assert measurement.telemetry.seconds > 0
 
 
-def test_a_busy_process_beside_it_disturbs_a_visit_and_is_named():
+def test_a_busy_process_beside_it_disturbs_a_measurement_and_is_named():
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (os.cpu_count() or 1))]
     rules = make_component().protocol.model_copy(update={"min_samples": 30, "max_samples": 30, "warmup_seconds": 0.3})
     component = make_component(resolution=512, visual_tokens=64, attention="", protocol=rules)
     measurer = Measurer()
     try:
-        ((attempts,),) = measurer.visit([[component]], "0/0", lambda *_: None)
+        ((attempts,),) = measurer.measure([[component]], "0/0", lambda *_: None)
     finally:
         for process in busy:
             process.kill()

@@ -10,10 +10,10 @@ from lxml import etree
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from conftest import ENCODER, LLM, make_exam, make_point, make_result
+from conftest import ENCODER, LLM, make_evaluation, make_point, make_result
 from harness.analysis.claims import Finding
 from harness.analysis.composition import Result
-from harness.analysis.table import frame_of
+from harness.analysis.table import table_of
 from harness.report import figures
 from harness.report.figures import COLOURS, FRONT, STAGE_COLOURS, STYLE, VERDICTS, draw_figures
 from harness.schema import Claim
@@ -33,7 +33,7 @@ def point(encoder="one", llm="m", resolution=128, **changes):
 
 def grid(**options):
     """Two encoders with one LLM, one of them with a second LLM as well, at three resolutions."""
-    return frame_of(
+    return table_of(
         make_result(point(encoder, llm, side), (0.5 * (k + 1),) * 6, right=(less + 8 * k, less + 6 * k), **options)
         for encoder, llm, less in (("one", "m", 2), ("two", "m", 1), ("one", "ll", 1))
         for k, side in enumerate((64, 128, 192))
@@ -58,12 +58,14 @@ def test_hostile_titles_and_suites_make_whole_svgs_and_safe_files_in_the_folder(
     names = ("../../x", "user", "s" * 300, "$x_{")
     for title in TITLES[:3]:
         result = make_result(point(title, title), right=None)
-        exams = {name: make_exam("doc_read", 10) for name in names}  # a suite called so would be refused
-        planned = result.planned.model_copy(update={"exams": {name: exam.key for name, exam in exams.items()}})
-        results.append(Result(planned, result.visits, exams))
+        evaluations = {name: make_evaluation("doc_read", 10) for name in names}  # a suite called so would be refused
+        planned = result.planned.model_copy(
+            update={"evaluations": {name: evaluation.key for name, evaluation in evaluations.items()}}
+        )
+        results.append(Result(planned, result.measurements, evaluations))
     folder = tmp_path / "report"
     folder.mkdir()
-    drawn = draw_figures(frame_of(results), folder)
+    drawn = draw_figures(table_of(results), folder)
     assert [path for path in tmp_path.rglob("*") if path.parent != folder] == [folder]
     stems = [figure.stem for figure in drawn]
     assert len({stem.casefold() for stem in stems}) == len(stems) == 2 + len(names) + 1 + 3
@@ -76,7 +78,7 @@ def test_hostile_titles_and_suites_make_whole_svgs_and_safe_files_in_the_folder(
 
 @pytest.mark.parametrize("title", TITLES)
 def test_a_title_is_text_that_fits_and_not_mathematics(title, canvas, tmp_path):
-    table = frame_of([make_result(point(title, title)), make_result(point(title, title, 64))])
+    table = table_of([make_result(point(title, title)), make_result(point(title, title, 64))])
     figures._breakdown(canvas, table, *figures._stages(table))
     canvas.savefig(tmp_path / "a.svg")
     etree.fromstring((tmp_path / "a.svg").read_bytes())
@@ -104,7 +106,7 @@ def test_the_frontier_stands_out_and_its_line_is_no_bar(canvas):
 
 
 def test_no_frontier_is_drawn_where_all_its_intervals_overlap(canvas):
-    table = frame_of(
+    table = table_of(
         make_result(point(resolution=side), (k + 1,) * 6, right=(9 + k, 9 + k)) for k, side in enumerate((64, 128))
     )
     figures._frontier(canvas, table, "accuracy", "mean accuracy", "ttft_model")
@@ -216,7 +218,7 @@ def test_claims_have_a_title_numbers_the_verdicts_colour_and_say_who_is_faster(c
 
 
 def test_bars_are_named_only_where_there_are_any():
-    one_block = frame_of([make_result(scales=(1.0,), right=None)])
+    one_block = table_of([make_result(scales=(1.0,), right=None)])
     assert figures._bars(one_block, "ttft_user") == ""
     assert figures._bars(grid(), "accuracy") == " Bars: 95% intervals."
     assert "Bars" not in figures._front_text(one_block.assign(accuracy=0.5), "accuracy", "ttft_model")

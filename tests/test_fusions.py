@@ -8,7 +8,7 @@ from harness.models.fusions import Fused
 from harness.models.vlm import Vlm, VlmSpec
 from harness.schema import Connector, Fusion, HarnessError, stages_of
 from harness.timing.costs import work_of
-from harness.timing.measurement import Measurer
+from harness.timing.measurer import Measurer
 from harness.timing.plan import components_of
 
 TEXT = LLM.model_copy(update={"config": {**LLM.config, "vocab_size": 64, "num_hidden_layers": 4}})
@@ -136,7 +136,7 @@ def test_stages_are_named_for_what_they_hold():
 )
 def test_every_component_of_a_fused_system_is_measured(parts):
     components = components_of(make_point(llm=TEXT, resolution=256, **parts))
-    for component, attempts in zip(components, Measurer().visit([[c] for c in components], "0", print), strict=True):
+    for component, attempts in zip(components, Measurer().measure([[c] for c in components], "0", print), strict=True):
         samples = attempts[0][-1]["samples"]
         assert set(samples.seconds) == set(stages_of(component))
         assert all(len(times) == len(samples.marks) for times in samples.seconds.values())

@@ -70,7 +70,7 @@ def test_modules_import_one_another_without_a_cycle():
 def test_there_are_a_dozen_rooms_at_most():
     folders = {module.split(".")[1] for module in MODULES if module.count(".") >= 2}
     assert len(folders) <= 12
-    assert len({room(module) for module in MODULES} - folders - {""}) <= 8
+    assert len({room(module) for module in MODULES} - folders - {"", "__main__"}) <= 8
 
 
 def test_every_test_file_has_something_to_test():

@@ -167,14 +167,14 @@ def test_an_image_is_encoded_once_and_its_pixels_are_made_once(model, images, mo
 
 
 def test_what_is_shared_is_prefilled_once(model, images, monkeypatch):
-    begun = []
+    prefilled = []
     own = model.begin
-    monkeypatch.setattr(model, "begin", lambda *given: begun.append(1) or own(*given))
+    monkeypatch.setattr(model, "begin", lambda *given: prefilled.append(1) or own(*given))
     answered(model, images, encode_batch=1)
     shares = model.model.config.model_type != "paligemma" and "<image>{% endif %}{% endfor %}{% endfor %}" not in (
         model.processor.chat_template or ""
     )
-    assert len(begun) == (1 if shares else len(TEXTS)) * len(images)
+    assert len(prefilled) == (1 if shares else len(TEXTS)) * len(images)
 
 
 def test_questions_about_several_images_are_those_of_generate(folder, model, images):
@@ -201,21 +201,21 @@ def test_questions_about_several_images_are_those_of_generate(folder, model, ima
 def test_alike_images_are_one_batch(folder, model, images):
     """Two of four images have one size; models that make squares of all of them take them together."""
     prepared = [model.prepare(stored, TEXTS[:1]) for stored in images.values()]
-    groups = len({model.alike(one) for one in prepared})
+    groups = len({model.batch_key(one) for one in prepared})
     assert groups == {"qwen2_vl": 3, "llava_onevision": 3, "internvl": 2}.get(model.model.config.model_type, 1)
 
 
 @pytest.mark.usefixtures("core")
 def test_batches_are_as_large_as_their_caches_may_be(model, images, generated, monkeypatch):
-    begun, rows = [], []
+    prefilled, rows = [], []
     begin, generate = model.begin, Engine._generate
-    monkeypatch.setattr(model, "begin", lambda images, *given: begun.append(len(images)) or begin(images, *given))
+    monkeypatch.setattr(model, "begin", lambda images, *given: prefilled.append(len(images)) or begin(images, *given))
     monkeypatch.setattr(Engine, "_generate", lambda self, *given: rows.append(len(given[1])) or generate(self, *given))
-    monkeypatch.setattr("harness.evaluate.answers.CACHE", 1)
+    monkeypatch.setattr("harness.evaluate.answers.KV_CACHE_BYTES", 1)
     many = images | {f"again {name}": stored for name, stored in images.items()}
     found = answered(model, many)[0]
     assert {pair: found[pair] for pair in generated} == generated
-    assert max(begun[4:]) == 1  # the first ones were taken before anything was known
+    assert max(prefilled[4:]) == 1  # the first ones were taken before anything was known
     assert max(rows) == 1
 
 
@@ -286,11 +286,11 @@ def test_at_its_own_size_a_point_is_what_a_pass_finds(folder, model):
     assert point.published.override is None
     assert weights_of_hub(folder) == parameters_of_hub(folder)
     (component,) = components_of(point)
-    subject = build(TorchDevice("cpu", "float32", 1), component, examples())
+    workload = build(TorchDevice("cpu", "float32", 1), component, examples())
     with torch.inference_mode():
-        stages = [*subject.run(0)]
-        left = subject.outputs()
-        stages += [*subject.beside(), "ttft_fused"]
+        stages = [*workload.run(0)]
+        left = workload.outputs()
+        stages += [*workload.extra_stages(), "ttft_fused"]
     assert stages == [*STAGES_OF["published"]]
     assert (left.calls, left.visual_tokens, left.text_tokens) == (1, *point.tokens)
 

@@ -18,7 +18,7 @@ from transformers import CLIPImageProcessor
 
 from benchmarks.checkpoints import KINDS
 from conftest import talkative
-from harness.analysis.scores import figures
+from harness.analysis.scores import statistics_of
 from harness.configuration.compose import ROOT
 from harness.evaluate import answers
 from harness.lm_evaluation import MARK, HarnessLM, SuiteTask, main, no_device, places
@@ -73,7 +73,7 @@ def test_lm_eval_gives_our_score_to_our_model_on_our_suite(model, vlm_folder, na
     suite = load_suite(name, 4)
     out = simple_evaluate(model=model, tasks=[task_of(name, 4)], bootstrap_iters=0, log_samples=True)
     ours = answers.answer_suite(Composed(talkative(load_vlm(vlm_folder)), RESOLUTION), suite)
-    assert out["results"][name][f"{suite.metric},none"] == pytest.approx(figures(ours)[0].value)
+    assert out["results"][name][f"{suite.metric},none"] == pytest.approx(statistics_of(ours)[0].value)
     said = [sample["resps"][0][0] for sample in out["samples"][name]]
     assert said == [answer.text for answer in ours.answers]
 
@@ -229,7 +229,7 @@ def test_a_stock_model_gets_our_score_on_our_suite(published):
     )
     said = [sample["resps"][0][0] for sample in out["samples"]["scene_text"]]
     assert said == [answer.text for answer in ours.answers]
-    assert out["results"]["scene_text"][f"{suite.metric},none"] == pytest.approx(figures(ours)[0].value)
+    assert out["results"]["scene_text"][f"{suite.metric},none"] == pytest.approx(statistics_of(ours)[0].value)
 
 
 DOCVQA = {"questionId": TEXT, "question": TEXT, "question_types": datasets.List(TEXT), "answers": datasets.List(TEXT)}
@@ -270,7 +270,7 @@ def test_lm_eval_reads_a_suites_data_from_a_folder(way, docvqa, model, monkeypat
     ours = answers.answer_suite(model.model, load_suite("docvqa", data=str(docvqa)))
     said = [sample["resps"][0][0] for sample in out["samples"]["docvqa"]]
     assert said == [answer.text for answer in ours.answers]
-    assert out["results"]["docvqa"]["anls,none"] == pytest.approx(figures(ours)[0].value)
+    assert out["results"]["docvqa"]["anls,none"] == pytest.approx(statistics_of(ours)[0].value)
 
 
 def test_data_that_cannot_be_read_is_one_line_on_lm_evals_side(docvqa, monkeypatch):

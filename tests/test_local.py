@@ -341,7 +341,7 @@ def test_the_parent_learns_of_a_fault_from_a_child_with_a_time_limit(tmp_path, m
     apart._apart.stop()
 
 
-def test_other_data_is_another_exam(tmp_path):
+def test_other_data_is_another_evaluation(tmp_path):
     put_pictures(tmp_path)
     path = write(tmp_path / "a.csv", rows_of(beside))
     before = [content_of(one) for one in (tmp_path, path)]

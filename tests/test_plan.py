@@ -1,11 +1,11 @@
 import pytest
 
-from conftest import MACHINE, make_component, make_exam, make_visit
+from conftest import MACHINE, make_component, make_evaluation, make_measurement
 from harness.configuration.compose import compose_all
 from harness.configuration.points import make_point
 from harness.schema import Ceilings, component_key, modules_of
 from harness.timing.costs import work_of
-from harness.timing.plan import batches, components_of, estimate, estimate_visit, is_missing, make_plan
+from harness.timing.plan import batches, components_of, estimate, estimate_measurement, is_missing, make_plan
 
 CEILINGS = Ceilings(flops_per_second=1e11, bytes_per_second=1e10)
 
@@ -82,7 +82,7 @@ def flat(found):
     return [key for batch in found for unit in batch for key in unit]
 
 
-def test_a_block_visits_everything_once_in_an_order_that_its_seed_decides():
+def test_a_block_measures_everything_once_in_an_order_that_its_seed_decides():
     plan = plan_of("encoder=tiny_fastvithd,tiny_fastvit", "resolution=64,128,192,256")
     keys = list(plan.components)
     orders = [flat(batches(plan, keys, 0, block)) for block in range(6)]
@@ -96,7 +96,7 @@ def test_a_block_visits_everything_once_in_an_order_that_its_seed_decides():
 
 def test_a_batch_holds_weights_up_to_a_bound_and_each_model_is_built_once(monkeypatch):
     plan = plan_of("encoder=tiny_fastvithd,tiny_fastvit", "resolution=64,128,192,256")
-    monkeypatch.setattr("harness.timing.plan.BATCH", 3 * 2**20)
+    monkeypatch.setattr("harness.timing.plan.BATCH_WEIGHT_BYTES", 3 * 2**20)
     for block in range(3):
         found = batches(plan, plan.components, 0, block)
         models = [{modules_of(plan.components[key]) for key in flat([batch])} for batch in found]
@@ -120,15 +120,17 @@ def test_the_sides_of_a_comparison_are_one_unit():
 def test_what_the_store_has_is_not_measured_again():
     plan = plan_of("resolution=64", "protocol.blocks=3")
     keys = list(plan.components)
-    visits = {keys[0]: {0: make_visit(), 2: make_visit(status="timeout", reason="hung", samples=None)}}
+    measurements = {
+        keys[0]: {0: make_measurement(), 2: make_measurement(status="timeout", reason="hung", samples=None)}
+    }
     assert [len(block) for block in plan.missing({})] == [3, 3, 3]
-    assert [keys[0] in block for block in plan.missing(visits)] == [False, True, True]
-    assert [keys[0] in block for block in plan.missing(visits, force=True)] == [True, True, True]
-    asked = list(plan.exams)
-    exam = make_exam()
-    assert plan.unanswered({asked[0]: exam}) == asked[1:]
-    assert plan.unanswered({asked[0]: exam.model_copy(update={"status": "error"})}) == asked
-    assert plan.unanswered({asked[0]: exam}, force=True) == asked
+    assert [keys[0] in block for block in plan.missing(measurements)] == [False, True, True]
+    assert [keys[0] in block for block in plan.missing(measurements, force=True)] == [True, True, True]
+    asked = list(plan.evaluations)
+    evaluation = make_evaluation()
+    assert plan.unanswered({asked[0]: evaluation}) == asked[1:]
+    assert plan.unanswered({asked[0]: evaluation.model_copy(update={"status": "error"})}) == asked
+    assert plan.unanswered({asked[0]: evaluation}, force=True) == asked
 
 
 @pytest.mark.parametrize(
@@ -142,8 +144,8 @@ def test_what_the_store_has_is_not_measured_again():
         ({"status": "timeout", "reason": "hung", "samples": None}, 1, True),
     ],
 )
-def test_a_visit_that_failed_or_was_not_repeated_is_missing(changes, repeats, missing):
-    assert is_missing(make_visit(**changes), repeats) is missing
+def test_a_measurement_that_failed_or_was_not_repeated_is_missing(changes, repeats, missing):
+    assert is_missing(make_measurement(**changes), repeats) is missing
     assert is_missing(None, repeats)
 
 
@@ -154,18 +156,18 @@ def test_the_estimate_is_the_model_on_paper():
     work = work_of(encoder)
     once = work["encode"].flops / (0.2 * 1e11) + 0.012
     expected = once + (10 + 4 + 2) * once + work["encode"].parameters / 2e8  # warm-up, passes, rounds, repeats, weights
-    assert estimate_visit(encoder, work, CEILINGS) == pytest.approx(expected, rel=0.01)
+    assert estimate_measurement(encoder, work, CEILINGS) == pytest.approx(expected, rel=0.01)
 
 
-def test_a_measured_visit_takes_as_long_as_it_took():
+def test_a_measured_measurement_takes_as_long_as_it_took():
     plan = plan_of("resolution=64", "protocol.blocks=2")
-    visits = {key: {0: make_visit(seconds=7.0)} for key in plan.components}
-    todo = plan.missing(visits)
+    measurements = {key: {0: make_measurement(seconds=7.0)} for key in plan.components}
+    todo = plan.missing(measurements)
     assert [len(block) for block in todo] == [0, 3]
-    seconds = estimate(plan, todo, list(plan.exams), visits, [make_exam(seconds=4.0)], CEILINGS)
+    seconds = estimate(plan, todo, list(plan.evaluations), measurements, [make_evaluation(seconds=4.0)], CEILINGS)
     assert seconds.seconds == pytest.approx(6 + 3 * 7.0 + 6 + 3 * 4.0)
-    assert (seconds.visits, seconds.exam) == (dict.fromkeys(plan.components, 7.0), 4.0)
-    assert estimate(plan, [[], []], [], visits, [], CEILINGS).seconds == 0.0
+    assert (seconds.measurements, seconds.evaluation) == (dict.fromkeys(plan.components, 7.0), 4.0)
+    assert estimate(plan, [[], []], [], measurements, [], CEILINGS).seconds == 0.0
 
 
 def plan_with(machine, *overrides, extrapolate="auto"):

@@ -109,7 +109,7 @@ def test_a_point_is_told_with_the_digits_that_it_deserves():
 
 def test_a_disturbed_point_has_two_digits_and_says_so():
     result = make_result(scales=(80.0,), right=None, no_accuracy="no accuracy: random")
-    for blocks in result.visits.values():
+    for blocks in result.measurements.values():
         blocks[0] = blocks[0].model_copy(update={"disturbed": True})
     said = " ".join(outcome(result).split())
     assert said == "TTFT ~1200 ms disturbed no accuracy: random"
@@ -117,11 +117,11 @@ def test_a_disturbed_point_has_two_digits_and_says_so():
 
 def test_a_suite_that_failed_costs_neither_the_time_nor_the_other_scores():
     result = make_result()
-    broken = result.exams["shapes"].model_copy(
+    broken = result.evaluations["shapes"].model_copy(
         update={"status": "error", "reason": "/data: no column x", "score": None}
     )
-    exams = {**result.exams, "shapes": broken, "docvqa": broken}
-    said = outcome(type(result)(result.planned, result.visits, exams))
+    evaluations = {**result.evaluations, "shapes": broken, "docvqa": broken}
+    said = outcome(type(result)(result.planned, result.measurements, evaluations))
     assert said.startswith("TTFT ")
     assert said.endswith("  doc_read 0.500  shapes failed: /data: no column x  docvqa failed: /data: no column x")
     assert "accuracy" not in said  # no mean of fewer suites than were asked

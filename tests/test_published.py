@@ -12,7 +12,7 @@ import pytest
 from test_questions import SCHEMAS, picture, write
 
 from benchmarks.checkpoints import KINDS
-from harness.schema import STAGES_OF, Exam, Visit
+from harness.schema import STAGES_OF, Evaluation, Measurement
 from harness.storage import store
 from harness.sweep import main
 
@@ -65,20 +65,20 @@ def test_killed_while_it_answers_it_loses_no_answer_and_repeats_none(folder, tmp
     assert main(command(folder)[3:]) == 0
     after = journal(folder)
     assert len(after) == len(set(after)) == 2 * QUESTIONS + 4  # with sight, without, and what others judge
-    taken = store.read_all(folder / "results", Exam)
-    exams = {exam.suite.name: exam for exam in taken if exam.suite.image == "given"}
-    (blind,) = [exam for exam in taken if exam.suite.image == "grey"]
+    taken = store.read_all(folder / "results", Evaluation)
+    evaluations = {evaluation.suite.name: evaluation for evaluation in taken if evaluation.suite.image == "given"}
+    (blind,) = [evaluation for evaluation in taken if evaluation.suite.image == "grey"]
     assert (blind.suite.name, len(blind.score.answers)) == ("docvqa", QUESTIONS)
-    assert exams["docvqa"].score.resumed == len(before)
-    assert len(exams["docvqa"].score.answers) == QUESTIONS
+    assert evaluations["docvqa"].score.resumed == len(before)
+    assert len(evaluations["docvqa"].score.answers) == QUESTIONS
 
 
 def test_its_stages_are_timed_and_what_its_own_code_hides_is_missing(folder):
-    (visit,) = store.read_all(folder / "results", Visit)
-    assert visit.status == "ok", visit.reason
-    assert set(visit.samples.seconds) == set(STAGES_OF["published"])
-    assert visit.component.visual_tokens == 16
-    assert visit.component.text_tokens >= 24
+    (measurement,) = store.read_all(folder / "results", Measurement)
+    assert measurement.status == "ok", measurement.reason
+    assert set(measurement.samples.seconds) == set(STAGES_OF["published"])
+    assert measurement.component.visual_tokens == 16
+    assert measurement.component.text_tokens >= 24
     table = pd.read_csv(next((folder / "reports").glob("*")) / "table.csv")
     (row,) = table.to_dict("records")
     assert row["source"] == "measured as a whole"

@@ -10,7 +10,7 @@ from datasets import Features, Value
 from PIL import Image
 
 from conftest import talkative
-from harness.analysis.scores import figures
+from harness.analysis.scores import statistics_of
 from harness.configuration.compose import options
 from harness.evaluate import answers
 from harness.models.answering import Composed
@@ -121,7 +121,7 @@ SCHEMAS = {
 }
 SCHEMAS["textvqa_ocr"] = SCHEMAS["textvqa"]
 SCHEMAS["mmmu_one_image"] = SCHEMAS["mmmu"]
-JUDGED = {
+EXTERNALLY_GRADED = {
     "mm_vet": (
         {**BASIC, "question_id": TEXT, "answer": TEXT, "capability": TEXT},
         lambda k: {"question_id": f"v1_{k}", "answer": "a<AND>b", "capability": "ocr"},
@@ -138,7 +138,7 @@ JUDGED = {
         ),
     ),
 }
-SCHEMAS |= JUDGED
+SCHEMAS |= EXTERNALLY_GRADED
 PUBLISHED = sorted(SCHEMAS)
 
 
@@ -200,11 +200,11 @@ def test_a_suite_runs_from_rows_to_figures(name, vlm, tmp_path):
     assert all("<image" not in asked.prompt for asked in found.asked)
     score = answers.answer_suite(Composed(vlm, RESOLUTION), suite)
     assert [answer.question_id for answer in score.answers] == [asked.question_id for asked in found.asked]
-    if name in JUDGED:
-        assert figures(score) == []
+    if name in EXTERNALLY_GRADED:
+        assert statistics_of(score) == []
         assert {(answer.score, answer.parsed) for answer in score.answers} == {(None, None)}
         return
-    whole = figures(score)[0]
+    whole = statistics_of(score)[0]
     assert (whole.part, whole.what, whole.questions, whole.images) == ("all", "score", expected, 3)
     assert 0 <= whole.low <= whole.value <= whole.high <= 1
 
@@ -409,10 +409,10 @@ def test_what_guessing_would_add_is_a_figure_of_its_own(vlm, tmp_path):
     data = write(tmp_path / "data", "mmmu_one_image", rows_of("mmmu_one_image"))
     suite = load_suite("mmmu_one_image", data=str(data))
     score = answers.answer_suite(Composed(vlm, RESOLUTION), suite)
-    said = tuple(answers.judged(suite, asked, "no idea") for asked in questions.load(suite).asked)
+    said = tuple(answers.grade(suite, asked, "no idea") for asked in questions.load(suite).asked)
     score = score.model_copy(update={"answers": said})
     assert [answer.chance for answer in said] == [0.0, 0.5, 0.0, 0.5, 0.0]  # open questions cannot be guessed
-    whole, guessed = figures(score)[:2]
+    whole, guessed = statistics_of(score)[:2]
     assert (whole.what, whole.value, guessed.what, guessed.value) == ("score", 0.0, "guessed", pytest.approx(0.2))
 
 

@@ -12,10 +12,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import ENCODER, LLM, MACHINE, failed_visit, make_exam, make_point, make_result, make_visit
+from conftest import (
+    ENCODER,
+    LLM,
+    MACHINE,
+    failed_measurement,
+    make_evaluation,
+    make_measurement,
+    make_point,
+    make_result,
+)
 from harness.analysis.claims import Finding
 from harness.analysis.composition import Result, load_results
-from harness.analysis.table import frame_of, scores_of
+from harness.analysis.table import scores_of, table_of
 from harness.report import write_report
 from harness.report.__main__ import DEFAULTS, main, parse
 from harness.report.page import checks, notes_of, verdict
@@ -37,21 +46,21 @@ def grid(last=(16, 16), **options):
 
 def failed(reason="hung"):
     result = make_result(make_point(resolution=192), right=None)
-    bad = failed_visit(status="timeout", reason=reason, component=result.visits["encoder"][0].component)
-    return Result(result.planned, {**result.visits, "encoder": {0: bad}}, {})
+    bad = failed_measurement(status="timeout", reason=reason, component=result.measurements["encoder"][0].component)
+    return Result(result.planned, {**result.measurements, "encoder": {0: bad}}, {})
 
 
 def elsewhere(result, **changes):
     machine = MACHINE.model_copy(update=changes)
-    visits = {
+    measurements = {
         kind: {b: v.model_copy(update={"machine": machine}) for b, v in found.items()}
-        for kind, found in result.visits.items()
+        for kind, found in result.measurements.items()
     }
-    return Result(result.planned, visits, result.exams)
+    return Result(result.planned, measurements, result.evaluations)
 
 
 def test_frame_has_accuracy_with_errors_and_the_frontier():
-    table = frame_of(grid())
+    table = table_of(grid())
     assert table["doc_read"].tolist() == [0.25, 0.25, 0.5, 0.5]
     assert table["accuracy"].tolist() == pytest.approx([0.525, 0.525, 0.65, 0.65])
     assert table["on_frontier"].tolist() == [True, False, True, False]
@@ -60,7 +69,7 @@ def test_frame_has_accuracy_with_errors_and_the_frontier():
 
 
 def test_a_missing_number_is_missing_never_zero():
-    table = frame_of([make_result(), failed()])
+    table = table_of([make_result(), failed()])
     assert pd.isna(table["encode"][1])
     assert pd.isna(table["accuracy"][1])
     assert "ttft_fused" not in table.columns  # nothing was measured directly
@@ -72,13 +81,13 @@ def test_a_missing_number_is_missing_never_zero():
 @pytest.mark.parametrize("changes", [{"host": "f" * 8}, {"driver": "550"}, {"governor": "powersave"}])
 def test_machines_have_frontiers_and_curves_of_their_own(changes):
     slow = elsewhere(make_result(scales=(2.0,) * 6), **changes)
-    table = frame_of([make_result(), slow])
+    table = table_of([make_result(), slow])
     assert table["on_frontier"].tolist() == [True, True]
     assert table["encoder_title"].nunique() == 2
 
 
 def test_a_row_says_what_was_measured_directly_and_how_far_the_sum_is_off():
-    table = frame_of([make_result(scales=(1.1,) * 6, direct=(1.0,) * 6), make_result(make_point(resolution=64))])
+    table = table_of([make_result(scales=(1.1,) * 6, direct=(1.0,) * 6), make_result(make_point(resolution=64))])
     assert table["source"].tolist() == ["composed, checked directly", "composed"]
     row = table.iloc[0]
     assert deviation(row, "residual_ttft_model") == "+10.0% (+10.0 to +10.0)"
@@ -90,7 +99,10 @@ def test_a_row_says_what_was_measured_directly_and_how_far_the_sum_is_off():
 
 def write(tmp_path, results):
     for result in results:
-        for entry in (*(v for found in result.visits.values() for v in found.values()), *result.exams.values()):
+        for entry in (
+            *(v for found in result.measurements.values() for v in found.values()),
+            *result.evaluations.values(),
+        ):
             store.append(tmp_path / "results", entry)
     absent = make_result(make_point(resolution=1024), right=None).planned
     keys = {kind: f"absent {kind}" for kind in absent.components}
@@ -116,8 +128,8 @@ def test_report_names_what_is_missing_and_what_failed_and_escapes_everything(tmp
 
 def test_report_says_when_something_else_used_the_machine(tmp_path):
     result = make_result()
-    rough = {b: v.model_copy(update={"disturbed": True}) for b, v in result.visits["llm"].items()}
-    folder = write(tmp_path, [Result(result.planned, {**result.visits, "llm": rough}, result.exams)])
+    rough = {b: v.model_copy(update={"disturbed": True}) for b, v in result.measurements["llm"].items()}
+    folder = write(tmp_path, [Result(result.planned, {**result.measurements, "llm": rough}, result.evaluations)])
     page = (folder / "index.html").read_text()
     assert "1 of 1 point rests on disturbed blocks" in page
     assert "rests on 6 disturbed" in (folder / "table.md").read_text()
@@ -179,11 +191,11 @@ def test_a_report_is_made_again_from_its_own_records(tmp_path):
 
 @pytest.mark.parametrize("name", ["resolution", "claims"])
 def test_the_showcase_is_what_its_records_say(name, tmp_path):
-    for file in (store.MANIFEST, store.VISITS, store.EXAMS):
+    for file in (store.MANIFEST, store.MEASUREMENTS, store.EVALUATIONS):
         (tmp_path / name).mkdir(exist_ok=True)
         shutil.copyfile(SHOWCASE / name / file, tmp_path / name / file)
     _, points = load_results(tmp_path, name)
-    shown, made = pd.read_csv(SHOWCASE / name / "table.csv"), frame_of(points)
+    shown, made = pd.read_csv(SHOWCASE / name / "table.csv"), table_of(points)
     assert list(shown.columns) == list(made.columns)
     for column in made.columns:
         if pd.api.types.is_numeric_dtype(made[column]):
@@ -192,23 +204,23 @@ def test_the_showcase_is_what_its_records_say(name, tmp_path):
 
 def test_the_verdict_says_what_was_found_and_claims_nothing_more():
     assert verdict(pd.DataFrame()) == "Nothing was timed."
-    assert verdict(frame_of(grid(last=(0, 20)))).startswith(
+    assert verdict(table_of(grid(last=(0, 20)))).startswith(
         "2 of 4 points are on the frontier; fastest: encoder a at 64 px with micro Qwen2, 15.5"
     )
-    alone = frame_of([make_result()])
+    alone = table_of([make_result()])
     assert verdict(alone).startswith(
         "1 of 1 point is on the frontier; the fastest is the most accurate; most accurate: "
     )
-    plain = verdict(frame_of([make_result(right=None), make_result(make_point(resolution=64), (2.0,) * 6, right=None)]))
+    plain = verdict(table_of([make_result(right=None), make_result(make_point(resolution=64), (2.0,) * 6, right=None)]))
     assert plain.startswith(
         "2 points timed, without accuracy; fastest: micro FastViTHD at 128 px with micro Qwen2, 15.5 ms"
     )
     assert "accuracy " not in plain.partition("without accuracy")[2]
     close = [make_result(make_point(resolution=64 * k), (k,) * 6, right=(8 + k, 8 + k)) for k in (1, 2)]
-    assert verdict(frame_of(close)).startswith(
+    assert verdict(table_of(close)).startswith(
         "No frontier is claimed, because the intervals of its accuracies all overlap"
     )
-    two = verdict(frame_of([make_result(), elsewhere(make_result(), host="f" * 8)]))
+    two = verdict(table_of([make_result(), elsewhere(make_result(), host="f" * 8)]))
     assert two.startswith("2 of 2 points are on the frontier of 2 machines, each for itself")
     findings = [Finding(None, "", "", "", None, text) for text in ("holds", "holds", "differs", "undecided")]
     assert verdict(pd.DataFrame(), findings).startswith(
@@ -217,45 +229,47 @@ def test_the_verdict_says_what_was_found_and_claims_nothing_more():
 
 
 def rough(result, **marks):
-    """Visits of which these kinds have every pass after warm-up marked."""
-    visits = dict(result.visits)
+    """Measurements of which these kinds have every pass after warm-up marked."""
+    measurements = dict(result.measurements)
     for kind, mark in marks.items():
-        visits[kind] = {
-            block: visit.model_copy(update={"samples": visit.samples.model_copy(update={"marks": ("", *mark)})})
-            for block, visit in result.visits[kind].items()
+        measurements[kind] = {
+            block: measurement.model_copy(
+                update={"samples": measurement.samples.model_copy(update={"marks": ("", *mark)})}
+            )
+            for block, measurement in result.measurements[kind].items()
         }
-    return Result(result.planned, visits, result.exams)
+    return Result(result.planned, measurements, result.evaluations)
 
 
 def test_what_is_said_of_marked_passes_is_what_is_done_with_them():
     every, some = ("x",) * 6, ("", "", "", "", "", "x")
     all_marked = rough(make_result(), encoder=every, connector=every, llm=every)
-    said = [text for text in checks(frame_of([all_marked])) if "marked" in text]
+    said = [text for text in checks(table_of([all_marked])) if "marked" in text]
     assert said == [
         "100.0% of a point's passes (mean over points) are marked as disturbed; "
         "no other is left, so that all of them count"
     ]
-    (text,) = [text for text in checks(frame_of([rough(make_result(), encoder=some)])) if "marked" in text]
+    (text,) = [text for text in checks(table_of([rough(make_result(), encoder=some)])) if "marked" in text]
     assert text.startswith(
         "5.6% of a point's passes (mean over points) are marked as disturbed; medians leave marked passes out"
     )
-    assert "no pass was marked as disturbed" in checks(frame_of([make_result()]))
+    assert "no pass was marked as disturbed" in checks(table_of([make_result()]))
 
 
 def test_one_encoder_with_two_values_on_a_page_is_explained():
     def of(llm, disturbed):
         wide = LLM.model_copy(update={"name": llm, "title": llm})
         result = make_result(make_point(llm=wide), (1.0, 1.1, 1.2, 1.3, 1.4, 1.5))
-        blocks = {b: v.model_copy(update={"disturbed": b in disturbed}) for b, v in result.visits["llm"].items()}
-        return Result(result.planned, {**result.visits, "llm": blocks}, result.exams)
+        blocks = {b: v.model_copy(update={"disturbed": b in disturbed}) for b, v in result.measurements["llm"].items()}
+        return Result(result.planned, {**result.measurements, "llm": blocks}, result.evaluations)
 
-    table = frame_of([of("one", ()), of("two", (0, 1))])
+    table = table_of([of("one", ()), of("two", (0, 1))])
     assert table["encode"].nunique() == 2
     (said,) = [text for text in checks(table) if "more than one value" in text]
     assert said.startswith(
         "1 of 1 encoder at one input have more than one value in the table: the measurements are the same"
     )
-    assert not [text for text in checks(frame_of([of("one", ()), of("two", ())])) if "more than one value" in text]
+    assert not [text for text in checks(table_of([of("one", ()), of("two", ())])) if "more than one value" in text]
 
 
 def test_a_note_that_is_the_same_for_many_points_is_said_once():
@@ -268,36 +282,39 @@ def test_a_note_that_is_the_same_for_many_points_is_said_once():
 
 
 def changed(result, kind, **changes):
-    """The first block's visit of this kind with these fields."""
-    blocks = dict(result.visits[kind])
+    """The first block's measurement of this kind with these fields."""
+    blocks = dict(result.measurements[kind])
     blocks[0] = blocks[0].model_copy(update=changes)
-    return Result(result.planned, {**result.visits, kind: blocks}, result.exams)
+    return Result(result.planned, {**result.measurements, kind: blocks}, result.evaluations)
 
 
-def samples(visit, **changes) -> Samples:
-    return visit.samples.model_copy(update=changes)
+def samples(measurement, **changes) -> Samples:
+    return measurement.samples.model_copy(update=changes)
 
 
 def inconsistent():
     """Results that the schema allows and that do not fit together, with the reason that a reader is told."""
     good = make_result()
-    encoder, llm = good.visits["encoder"][0], good.visits["llm"][0]
+    encoder, llm = good.measurements["encoder"][0], good.measurements["llm"][0]
     seconds = encoder.samples.seconds
     edit = partial(changed, good, "encoder")
     wrong = samples(encoder, seconds={**seconds, "encode": (0.0,) * 7})
     yield edit(samples=wrong), "encoder, block 0: encode is said to have taken 0 s"
     yield edit(component=llm.component), "encoder, block 0: the record is of a component of another kind (llm)"
-    apart = {block + 6: visit for block, visit in good.visits["llm"].items()}
+    apart = {block + 6: measurement for block, measurement in good.measurements["llm"].items()}
     yield (
-        Result(good.planned, {**good.visits, "llm": apart}, good.exams),
+        Result(good.planned, {**good.measurements, "llm": apart}, good.evaluations),
         "its components were never measured in one block; run the sweep again",
     )
     only = good.planned.model_copy(update={"components": {"encoder": good.planned.components["encoder"]}})
-    yield Result(only, good.visits, good.exams), "its components are encoder; connector, encoder, llm make it up"
-    exam = good.exams["doc_read"]
-    graded = exam.model_copy(update={"score": exam.score.model_copy(update={"metric": "nope"})})
     yield (
-        Result(good.planned, good.visits, {**good.exams, "doc_read": graded}),
+        Result(only, good.measurements, good.evaluations),
+        "its components are encoder; connector, encoder, llm make it up",
+    )
+    evaluation = good.evaluations["doc_read"]
+    graded = evaluation.model_copy(update={"score": evaluation.score.model_copy(update={"metric": "nope"})})
+    yield (
+        Result(good.planned, good.measurements, {**good.evaluations, "doc_read": graded}),
         "doc_read: the metric nope does not exist; there are: ",
     )
 
@@ -307,7 +324,7 @@ def inconsistent():
 )
 def test_records_that_do_not_fit_are_a_failed_point_with_its_reason(result, reason):
     other = make_result(make_point(resolution=64))
-    table = frame_of([result, other])
+    table = table_of([result, other])
     assert table["status"].tolist() == ["error", "ok"]
     assert table["reason"][0].startswith(reason)
     assert table["ttft_model"].notna()[1]
@@ -325,16 +342,16 @@ def test_records_that_do_not_fit_are_a_failed_point_with_its_reason(result, reas
 def test_a_stage_that_takes_no_time_on_a_coarse_clock_is_a_number():
     result = make_result()
     blocks = {
-        block: visit.model_copy(
-            update={"samples": samples(visit, seconds={**visit.samples.seconds, "transfer": (0.0,) * 7})}
+        block: measurement.model_copy(
+            update={"samples": samples(measurement, seconds={**measurement.samples.seconds, "transfer": (0.0,) * 7})}
         )
-        for block, visit in result.visits["encoder"].items()
+        for block, measurement in result.measurements["encoder"].items()
     }
     both = {
         b: v.model_copy(update={"samples": samples(v, seconds={**v.samples.seconds, "transfer": (0.0,) * 7})})
-        for b, v in result.visits["llm"].items()
+        for b, v in result.measurements["llm"].items()
     }
-    (row,) = frame_of([Result(result.planned, {**result.visits, "encoder": blocks, "llm": both}, {})]).to_dict(
+    (row,) = table_of([Result(result.planned, {**result.measurements, "encoder": blocks, "llm": both}, {})]).to_dict(
         "records"
     )
     assert (row["status"], row["transfer"]) == ("ok", 0.0)
@@ -364,30 +381,34 @@ def mutations(seed):
     """A valid sweep in which one record was changed so that the schema still takes it."""
     rng = random.Random(seed)
     results = [make_result(scales=(1.0, 1.1), direct=(1.0, 1.0)), make_result(make_point(resolution=64), (2.0,))]
-    results.append(Result(results[1].planned, results[1].visits, {}))
+    results.append(Result(results[1].planned, results[1].measurements, {}))
     while True:
         which = rng.randrange(2)
         result = results[which]
         if rng.random() < 0.3:
-            name = rng.choice(list(result.exams))
+            name = rng.choice(list(result.evaluations))
             try:
-                exam = type(result.exams[name]).model_validate_json(
-                    json.dumps(mutated(json.loads(result.exams[name].model_dump_json()), rng))
+                evaluation = type(result.evaluations[name]).model_validate_json(
+                    json.dumps(mutated(json.loads(result.evaluations[name].model_dump_json()), rng))
                 )
             except (ValueError, HarnessError):
                 continue
-            results[which] = Result(result.planned, result.visits, {**result.exams, name: exam})
+            results[which] = Result(result.planned, result.measurements, {**result.evaluations, name: evaluation})
         else:
-            kind = rng.choice(list(result.visits))
-            visit = result.visits[kind][0]
+            kind = rng.choice(list(result.measurements))
+            measurement = result.measurements[kind][0]
             field = rng.choice(["samples", "component", "work", "ceilings", "memory", "disturbed", "block"])
             try:
-                content = json.loads(visit.model_dump_json())
-                visit = type(visit).model_validate_json(json.dumps({**content, field: mutated(content[field], rng)}))
+                content = json.loads(measurement.model_dump_json())
+                measurement = type(measurement).model_validate_json(
+                    json.dumps({**content, field: mutated(content[field], rng)})
+                )
             except (ValueError, HarnessError):
                 continue
             results[which] = Result(
-                result.planned, {**result.visits, kind: {**result.visits[kind], 0: visit}}, result.exams
+                result.planned,
+                {**result.measurements, kind: {**result.measurements[kind], 0: measurement}},
+                result.evaluations,
             )
         return results[:2]
 
@@ -397,7 +418,7 @@ def test_whatever_a_record_holds_that_the_schema_takes_the_tables_are_made(tmp_p
 
     for seed in range(40):
         results = mutations(seed)
-        table = frame_of(results)
+        table = table_of(results)
         write_tables(table, scores_of(results), tmp_path)
         assert len(table) == 2
         assert set(table.loc[table["status"] != "ok", "reason"].map(bool)) <= {True}
@@ -458,13 +479,15 @@ def test_help_names_every_argument(capsys):
 
 def test_a_submission_that_cannot_be_written_costs_only_itself(tmp_path):
     result = make_result(right=None)
-    exam = make_exam("llava_bench", 3)
-    suite = exam.suite.model_copy(update={"metric": "", "submission": "llava_bench"})
-    answers = tuple(answer.model_copy(update={"score": None}) for answer in exam.score.answers)
-    score = exam.score.model_copy(update={"metric": "", "answers": answers})
-    exam = exam.model_copy(update={"suite": suite, "score": score})
-    planned = result.planned.model_copy(update={"exams": {"llava_bench": exam.key}})
-    page = (write(tmp_path, [Result(planned, result.visits, {"llava_bench": exam})]) / "index.html").read_text()
+    evaluation = make_evaluation("llava_bench", 3)
+    suite = evaluation.suite.model_copy(update={"metric": "", "submission": "llava_bench"})
+    answers = tuple(answer.model_copy(update={"score": None}) for answer in evaluation.score.answers)
+    score = evaluation.score.model_copy(update={"metric": "", "answers": answers})
+    evaluation = evaluation.model_copy(update={"suite": suite, "score": score})
+    planned = result.planned.model_copy(update={"evaluations": {"llava_bench": evaluation.key}})
+    page = (
+        write(tmp_path, [Result(planned, result.measurements, {"llava_bench": evaluation})]) / "index.html"
+    ).read_text()
     assert "not written for submission: question 0: its record has no question" in page
 
 
@@ -473,17 +496,17 @@ def test_a_report_made_again_has_the_same_numbers_unless_it_is_refreshed(tmp_pat
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("harness.report.write.draw_figures", lambda *_: [])  # pictures take seconds
     root, result = tmp_path / "results", make_result()
-    for found in result.visits.values():
+    for found in result.measurements.values():
         store.append(root, *found.values())
-    store.append(root, *result.exams.values())
+    store.append(root, *result.evaluations.values())
     manifest = store.make_manifest("mine", "Mine", [result.planned], "command")
     pins = store.Contents.of(root).pin([result.planned])
     store.write_manifest(root, manifest.model_copy(update={"pins": pins}))
     assert main(["mine"]) == 0
     before = (tmp_path / "reports" / "mine" / "table.csv").read_bytes()
-    slower = result.visits["encoder"][0].component
+    slower = result.measurements["encoder"][0].component
     store.append(
-        root, *(make_visit(block=block, scale=2.0, component=slower, started="2026-02-03") for block in range(6))
+        root, *(make_measurement(block=block, scale=2.0, component=slower, started="2026-02-03") for block in range(6))
     )
     assert main(["mine"]) == 0
     assert (tmp_path / "reports" / "mine" / "table.csv").read_bytes() == before

@@ -1,20 +1,20 @@
 import pytest
 from pydantic import ValidationError
 
-from conftest import MACHINE, make_component, make_exam, make_point, make_visit
-from harness.schema import Exam, Visit, component_key, fingerprint, question_key
+from conftest import MACHINE, make_component, make_evaluation, make_measurement, make_point
+from harness.schema import Evaluation, Measurement, component_key, fingerprint, question_key
 
 
 def test_entries_survive_json():
-    for entry in (make_visit(), make_visit("llm"), make_exam()):
+    for entry in (make_measurement(), make_measurement("llm"), make_evaluation()):
         assert type(entry).model_validate_json(entry.model_dump_json()) == entry
 
 
 def test_unknown_field_is_refused():
     with pytest.raises(ValidationError, match="surprise"):
-        Visit.model_validate(make_visit().model_dump() | {"surprise": 1})
+        Measurement.model_validate(make_measurement().model_dump() | {"surprise": 1})
     with pytest.raises(ValidationError, match="surprise"):
-        Exam.model_validate(make_exam().model_dump() | {"surprise": 1})
+        Evaluation.model_validate(make_evaluation().model_dump() | {"surprise": 1})
 
 
 def test_fingerprint_ignores_the_order_of_keys_and_sees_every_value():
@@ -38,8 +38,8 @@ def test_a_component_is_decided_by_architecture_weights_and_machine_but_not_by_t
         assert component_key(one, MACHINE.model_copy(update=changes)) != key, changes
 
 
-def test_an_exam_does_not_depend_on_how_latency_is_measured():
-    point, suite = make_point(weights="abc"), make_exam().suite
+def test_an_evaluation_does_not_depend_on_how_latency_is_measured():
+    point, suite = make_point(weights="abc"), make_evaluation().suite
     key = question_key(point, suite, MACHINE, "")
     quick = point.protocol.model_copy(update={"warmup": 9})
     assert question_key(point.model_copy(update={"protocol": quick}), suite, MACHINE, "") == key

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from conftest import make_score
-from harness.analysis.scores import figures
+from harness.analysis.scores import statistics_of
 from harness.schema import Answer
 
 
@@ -20,7 +20,7 @@ def pope(*rows):
 
 def test_precision_recall_f1_and_the_real_yes_ratio():
     # Image a: two true positives, a false one; image b: a true negative, a missed one, one that nobody can read.
-    found = figures(
+    found = statistics_of(
         pope(
             ("a", "yes", 1.0),
             ("a", "yes", 1.0),
@@ -38,7 +38,7 @@ def test_precision_recall_f1_and_the_real_yes_ratio():
 
 
 def test_a_ratio_without_a_denominator_is_missing_not_zero():
-    values = {figure.what: figure.value for figure in figures(pope(("a", "no", 1.0), ("b", "no", 1.0)))}
+    values = {figure.what: figure.value for figure in statistics_of(pope(("a", "no", 1.0), ("b", "no", 1.0)))}
     assert math.isnan(values["precision"])
     assert math.isnan(values["f1"])
     assert values["yes_ratio"] == 0.0
@@ -51,10 +51,10 @@ def test_each_kind_is_a_part_where_there_are_several():
         ("a", "no", 1.0, "popular"),
         ("b", "no", 1.0, "popular"),
     ]
-    parts = {(f.part, f.what): f.value for f in figures(pope(*rows))}
+    parts = {(f.part, f.what): f.value for f in statistics_of(pope(*rows))}
     assert parts["all", "score"] == 0.75
     assert parts["random", "score"] == 0.5
     assert parts["popular", "score"] == 1.0
     assert parts["random", "precision"] == 0.5
-    only = figures(pope(*(row[:3] for row in rows)))
+    only = statistics_of(pope(*(row[:3] for row in rows)))
     assert {f.part for f in only} == {"all"}

@@ -9,9 +9,9 @@ import sys
 import pytest
 from rich.console import Console
 
-from conftest import ENCODER, MACHINE, Clock, make_component, make_samples, make_visit
+from conftest import ENCODER, MACHINE, Clock, make_component, make_measurement, make_samples
 from harness.progress import Progress
-from harness.schema import Visit
+from harness.schema import Measurement
 from harness.storage import store
 from harness.storage.lock import Held, device_lock, locked
 from harness.timing import session as sessions
@@ -21,7 +21,7 @@ from harness.timing.telemetry import Disturbed, Use
 from harness.timing.worker import Outcome
 
 NAMES = ["one", "two", "three"]
-FIELDS = {name: getattr(make_visit(), name) for name in ("timer", "telemetry", "memory", "ceilings")}
+FIELDS = {name: getattr(make_measurement(), name) for name in ("timer", "telemetry", "memory", "ceilings")}
 
 
 def make_plan(names=NAMES, **protocol):
@@ -31,7 +31,7 @@ def make_plan(names=NAMES, **protocol):
         for name in names
     }
     plan = Plan(components=components, commands=dict.fromkeys(names, "command"), machines={"cpu": MACHINE})
-    plan._work = {name: {"encode": make_visit().work["encode"]} for name in names}
+    plan._work = {name: {"encode": make_measurement().work["encode"]} for name in names}
     return plan
 
 
@@ -42,7 +42,7 @@ class Scripted:
         self.script, self.repeats, self.asked, self.started = script, repeats, [], 0
         self.running = False
 
-    def visit(self, units, seed, timeout, progress=lambda *_: None):
+    def measure(self, units, seed, timeout, progress=lambda *_: None):
         if not self.running:
             self.running, self.started = True, self.started + 1
         names = [component.encoder.name for unit in units for component in unit]
@@ -77,7 +77,7 @@ def make_session(root, plan, script, log=None, **arguments):
 
 
 def kept(root):
-    return [(v.key, v.block, v.status, v.attempt) for v in store.read_all(root, Visit)]
+    return [(v.key, v.block, v.status, v.attempt) for v in store.read_all(root, Measurement)]
 
 
 # What is disturbed
@@ -86,9 +86,9 @@ def kept(root):
 def test_where_everything_is_disturbed_it_stops_after_two_blocks_and_keeps_them(tmp_path):
     one = make_session(tmp_path, make_plan(), lambda names, block: NAMES, patient=False)
     with pytest.raises(Disturbed) as stopped:
-        one.visit_all([NAMES] * 9)
+        one.measure_all([NAMES] * 9)
     assert {(key, block) for key, block, _, _ in kept(tmp_path)} == {(key, block) for key in NAMES for block in (0, 1)}
-    assert "every visit of 2 blocks in a row was disturbed" in str(stopped.value)
+    assert "every measurement of 2 blocks in a row was disturbed" in str(stopped.value)
     assert "run the same command again" in str(stopped.value)
     assert "busy=warn" in str(stopped.value)
     assert " … " not in str(stopped.value)  # not so long that its middle is cut out
@@ -109,25 +109,25 @@ def test_blocks_in_a_row_count(tmp_path, disturbed, blocks):
     todo = [NAMES] * len(disturbed)
     if blocks < len(disturbed):
         with pytest.raises(Disturbed):
-            one.visit_all(todo)
+            one.measure_all(todo)
     else:
-        one.visit_all(todo)
+        one.measure_all(todo)
     assert len({block for _, block, _, _ in kept(tmp_path)}) == blocks
 
 
-def test_a_visit_whose_repetition_was_not_disturbed_is_not_disturbed(tmp_path):
+def test_a_measurement_whose_repetition_was_not_disturbed_is_not_disturbed(tmp_path):
     plan = make_plan(["one"])
     attempts = [{**FIELDS, "samples": make_samples(), "seconds": 1.0, "disturbed": each} for each in (True, False)]
     one = make_session(tmp_path, plan, lambda names, block: Outcome("ok", "", ([attempts],)), patient=False)
-    one.visit_all([["one"]] * 5)
+    one.measure_all([["one"]] * 5)
     assert len(kept(tmp_path)) == 10
 
 
 def test_a_patient_session_goes_on(tmp_path):
     log = io.StringIO()
-    make_session(tmp_path, make_plan(), lambda *_: NAMES, log).visit_all([NAMES] * 4)
+    make_session(tmp_path, make_plan(), lambda *_: NAMES, log).measure_all([NAMES] * 4)
     assert len({block for _, block, _, _ in kept(tmp_path)}) == 4
-    assert "block 4/4: 3 visits, 3 disturbed in" in log.getvalue()
+    assert "block 4/4: 3 measurements, 3 disturbed in" in log.getvalue()
 
 
 def test_blocks_in_which_nothing_was_measured_do_not_count(tmp_path):
@@ -136,7 +136,7 @@ def test_blocks_in_which_nothing_was_measured_do_not_count(tmp_path):
 
     one = make_session(tmp_path, make_plan(), script, patient=False)
     with pytest.raises(Disturbed):
-        one.visit_all([["one"], ["two"], ["one"], ["one"]])
+        one.measure_all([["one"], ["two"], ["one"], ["one"]])
     assert [block for _, block, status, _ in kept(tmp_path) if status == "ok"] == [0, 0, 2, 2]
     assert GIVE_UP == 2
 
@@ -152,16 +152,16 @@ def test_a_batch_that_fails_and_whose_components_do_not_is_told_and_in_the_store
 
     plan = make_plan()
     one = make_session(tmp_path, plan, script, log)
-    one.visit_all([NAMES])
-    visits = store.read_all(tmp_path, Visit)
-    first, later = visits[:3], visits[3:]
+    one.measure_all([NAMES])
+    measurements = store.read_all(tmp_path, Measurement)
+    first, later = measurements[:3], measurements[3:]
     assert [v.status for v in first] == ["crashed"] * 3
     assert {v.key for v in first} == {v.key for v in later} == set(NAMES)
-    for visit in first:
-        assert visit.reason == "in turns with 2 more: the measuring process was ended by SIGSEGV"
-        assert visit.samples is None
+    for measurement in first:
+        assert measurement.reason == "in turns with 2 more: the measuring process was ended by SIGSEGV"
+        assert measurement.samples is None
     assert [v.status for v in later] == ["ok"] * 3
-    counted = store.by_block(visits)  # what was measured alone is newer, and counts
+    counted = store.by_block(measurements)  # what was measured alone is newer, and counts
     assert {counted[key][0].status for key in NAMES} == {"ok"}
     assert not any(plan.missing(counted)[:1])
     said = "failed: 3 components in turns: crashed: the measuring process was ended by SIGSEGV; each is measured alone"
@@ -178,18 +178,18 @@ def test_a_batch_that_fails_and_is_killed_before_it_was_repeated_is_measured_by_
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        make_session(tmp_path, plan, script).visit_all([NAMES])
+        make_session(tmp_path, plan, script).measure_all([NAMES])
     assert plan.missing(store.load(tmp_path)[0])[0] == NAMES
 
 
-def test_what_fails_alone_as_well_is_not_visited_in_later_blocks(tmp_path):
+def test_what_fails_alone_as_well_is_not_measured_in_later_blocks(tmp_path):
     log = io.StringIO()
 
     def script(names, block):
         return Outcome("crashed", "SIGSEGV") if "two" in names else []
 
     one = make_session(tmp_path, make_plan(), script, log)
-    one.visit_all([NAMES] * 3)
+    one.measure_all([NAMES] * 3)
     assert sorted(one.worker.asked[0]) == sorted(NAMES)
     assert ["two"] in one.worker.asked[:4]
     assert one.worker.asked[4:] == [["one", "three"]] * 2
@@ -200,8 +200,8 @@ def test_sides_that_fail_together_and_not_alone_are_not_of_one_process(tmp_path)
     one = make_session(
         tmp_path, make_plan(["one", "two"]), lambda names, _: Outcome("crashed", "x") if len(names) > 1 else []
     )
-    one.visit_all([["one", "two"]], {"one": "pair", "two": "pair"})
-    good = [v for v in store.read_all(tmp_path, Visit) if v.status == "ok"]
+    one.measure_all([["one", "two"]], {"one": "pair", "two": "pair"})
+    good = [v for v in store.read_all(tmp_path, Measurement) if v.status == "ok"]
     assert len({v.process for v in good}) == 2
 
 
@@ -222,7 +222,7 @@ def write(handle, data):
         os.kill(os.getpid(), signal.SIGKILL)
     return done
 os.write = write
-make_session(Path(sys.argv[1]), make_plan(), lambda *_: NAMES).visit_all([NAMES] * 2)
+make_session(Path(sys.argv[1]), make_plan(), lambda *_: NAMES).measure_all([NAMES] * 2)
 """
     folder = os.path.dirname(__file__)  # noqa: PTH120
     paths = os.pathsep.join([folder, os.path.dirname(folder), os.environ.get("PYTHONPATH", "")])  # noqa: PTH120
@@ -235,14 +235,14 @@ make_session(Path(sys.argv[1]), make_plan(), lambda *_: NAMES).visit_all([NAMES]
     assert make_plan().missing(store.load(tmp_path)[0])[:2] == [[], NAMES]
 
 
-def test_a_disturbed_visit_without_its_repetition_is_visited_again(tmp_path):
+def test_a_disturbed_measurement_without_its_repetition_is_measured_again(tmp_path):
     plan = make_plan(blocks=1)
     for name, attempt, disturbed in (("one", 0, True), ("two", 0, False), ("three", 0, True), ("three", 1, True)):
         component = plan.components[name]
-        store.append(tmp_path, make_visit(key=name, component=component, attempt=attempt, disturbed=disturbed))
+        store.append(tmp_path, make_measurement(key=name, component=component, attempt=attempt, disturbed=disturbed))
     assert plan.missing(store.load(tmp_path)[0]) == [["one"]]
     one = make_session(tmp_path, plan, lambda *_: [])
-    one.visit_all([["one"]])
+    one.measure_all([["one"]])
     assert plan.missing(store.load(tmp_path)[0]) == [[]]
     assert plan.resumed(store.load(tmp_path)[0], [["one"]]) == 1
     assert plan.resumed({}, [NAMES]) == 0
@@ -257,7 +257,7 @@ def test_the_share_of_a_batch_moves_the_bar_by_what_it_is_expected_to_take(tmp_p
     estimate = Estimate({"one": 10.0, "two": 20.0, "three": 64.0}, 0.0, blocks=2 * (6 + 94.0))
     one = make_session(tmp_path, plan, lambda *_: [], estimate=estimate)
     one.progress.advance = shares.append
-    one.visit_all([NAMES] * 2)
+    one.measure_all([NAMES] * 2)
     assert shares == pytest.approx([(6 + 47) / 200, 0.5, 0.5, (106 + 47) / 200, 1.0, 1.0])
 
 

@@ -6,35 +6,43 @@ import time
 
 import pytest
 
-from conftest import MACHINE, failed_visit, make_exam, make_result, make_samples, make_score, make_visit
+from conftest import (
+    MACHINE,
+    failed_measurement,
+    make_evaluation,
+    make_measurement,
+    make_result,
+    make_samples,
+    make_score,
+)
 from harness.analysis.composition import load_results, refresh
 from harness.evaluate.journal import Journal
-from harness.schema import Exam, HarnessError, Samples, Visit
+from harness.schema import Evaluation, HarnessError, Measurement, Samples
 from harness.storage import store
 from harness.storage.lock import locked
 
 
 def test_round_trip(tmp_path):
-    path = store.path_of(tmp_path, MACHINE, Visit)
-    visits, exam = [make_visit(block=block) for block in (0, 1)], make_exam()
-    for entry in (*visits, exam):
+    path = store.path_of(tmp_path, MACHINE, Measurement)
+    measurements, evaluation = [make_measurement(block=block) for block in (0, 1)], make_evaluation()
+    for entry in (*measurements, evaluation):
         store.append(tmp_path, entry)
-    assert list(store.read(path, Visit)) == visits
-    assert store.read_all(tmp_path, Visit) == visits
-    assert store.read_all(tmp_path, Exam) == [exam]
+    assert list(store.read(path, Measurement)) == measurements
+    assert store.read_all(tmp_path, Measurement) == measurements
+    assert store.read_all(tmp_path, Evaluation) == [evaluation]
     assert len(store.files(tmp_path)) == 2
 
 
 def test_a_torn_last_line_is_moved_aside_and_said(tmp_path):
-    path = store.path_of(tmp_path, MACHINE, Visit)
-    store.append(tmp_path, make_visit())
+    path = store.path_of(tmp_path, MACHINE, Measurement)
+    store.append(tmp_path, make_measurement())
     whole = path.read_bytes()
     path.write_bytes(whole + whole[: len(whole) // 2])
-    assert len(list(store.read(path, Visit))) == 1  # what has no end was never acknowledged
+    assert len(list(store.read(path, Measurement))) == 1  # what has no end was never acknowledged
     said = store.mend(path)
-    assert said == f"{path}: a write was interrupted; its {len(whole) // 2} bytes are in visits.jsonl.torn now"
+    assert said == f"{path}: a write was interrupted; its {len(whole) // 2} bytes are in measurements.jsonl.torn now"
     assert path.read_bytes() == whole
-    assert path.with_name("visits.jsonl.torn").read_bytes() == whole[: len(whole) // 2] + b"\n"
+    assert path.with_name("measurements.jsonl.torn").read_bytes() == whole[: len(whole) // 2] + b"\n"
     assert store.mend(path) == ""
 
 
@@ -52,35 +60,35 @@ def test_a_torn_last_line_is_moved_aside_and_said(tmp_path):
     ],
 )
 def test_a_damaged_line_is_named_by_file_and_line(tmp_path, damage, what):
-    path = store.path_of(tmp_path, MACHINE, Visit)
-    store.append(tmp_path, make_visit())
+    path = store.path_of(tmp_path, MACHINE, Measurement)
+    store.append(tmp_path, make_measurement())
     path.write_bytes(path.read_bytes() + damage)
-    store.append(tmp_path, make_visit())
+    store.append(tmp_path, make_measurement())
     with pytest.raises(HarnessError) as error:
-        list(store.read(path, Visit))
+        list(store.read(path, Measurement))
     assert f"{path}:2: damaged record ({what}" in str(error.value)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("version", ["1", "2", "4", "true", "null", '"3"', "[3]"])
 def test_entries_of_another_schema_are_told_apart_from_damage(tmp_path, version):
-    path = store.path_of(tmp_path, MACHINE, Visit)
-    line = make_visit().model_dump_json()
+    path = store.path_of(tmp_path, MACHINE, Measurement)
+    line = make_measurement().model_dump_json()
     path.parent.mkdir(parents=True)
     path.write_text(line.replace('"schema_version":3', f'"schema_version":{version}') + "\n")
     with pytest.raises(HarnessError, match=r":1: written with schema .*, this version reads 3; move the file"):
-        list(store.read(path, Visit))
+        list(store.read(path, Measurement))
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, -1.0])
 def test_what_is_not_a_number_is_never_written(tmp_path, bad):
     """However it came into the entry: a copy is not validated."""
-    good = make_visit()
+    good = make_measurement()
     samples = good.samples.model_copy(update={"seconds": {**good.samples.seconds, "encode": (bad,) * 7}})
     for entry in (
         good.model_copy(update={"seconds": bad}),
         good.model_copy(update={"samples": samples}),
-        make_exam().model_copy(update={"seconds": bad}),
+        make_evaluation().model_copy(update={"seconds": bad}),
     ):
         with pytest.raises(HarnessError, match="that is not a result"):
             store.append(tmp_path, good.model_copy(update={"block": 1}), entry)
@@ -88,8 +96,8 @@ def test_what_is_not_a_number_is_never_written(tmp_path, bad):
 
 
 def test_a_result_that_contradicts_itself_is_refused_where_it_is_made():
-    visit = make_visit()
-    samples = visit.samples.model_dump()
+    measurement = make_measurement()
+    samples = measurement.samples.model_dump()
     for changed in (
         {"marks": samples["marks"][:-1]},
         {"warmup": 7},
@@ -99,47 +107,49 @@ def test_a_result_that_contradicts_itself_is_refused_where_it_is_made():
         with pytest.raises(ValueError, match="passes"):
             Samples(**(samples | changed))
     with pytest.raises(ValueError, match="status ok without samples"):
-        make_visit(samples=None)
+        make_measurement(samples=None)
     with pytest.raises(ValueError, match="a llm has stages"):
-        make_visit("llm", samples=make_samples("encoder"))
+        make_measurement("llm", samples=make_samples("encoder"))
     with pytest.raises(ValueError, match="status timeout with a score"):
-        make_exam(status="timeout")
+        make_evaluation(status="timeout")
     score = make_score("doc_read", 3)
     with pytest.raises(ValueError, match="a question is answered twice"):
-        make_exam(score=score.model_copy(update={"answers": score.answers * 2}))
+        make_evaluation(score=score.model_copy(update={"answers": score.answers * 2}))
     with pytest.raises(ValueError, match="has a score of shapes"):
-        make_exam(score=make_score("shapes", 3))
+        make_evaluation(score=make_score("shapes", 3))
     with pytest.raises(ValueError, match="exactly where nobody else judges"):
-        make_exam(score=score.model_copy(update={"answers": (score.answers[0].model_copy(update={"score": None}),)}))
+        make_evaluation(
+            score=score.model_copy(update={"answers": (score.answers[0].model_copy(update={"score": None}),)})
+        )
 
 
-def test_the_newest_visit_of_a_block_counts_even_if_it_failed():
-    first, again, other = make_visit(seconds=1.0), make_visit(seconds=2.0), make_visit(block=1)
-    failed = failed_visit(block=1, status="timeout", reason="hung")
+def test_the_newest_measurement_of_a_block_counts_even_if_it_failed():
+    first, again, other = make_measurement(seconds=1.0), make_measurement(seconds=2.0), make_measurement(block=1)
+    failed = failed_measurement(block=1, status="timeout", reason="hung")
     assert store.by_block([first, other, again]) == {first.key: {0: again, 1: other}}
     assert store.by_block([other, failed])[first.key][1] == failed
 
 
-def test_the_newest_good_exam_counts_and_a_later_failure_does_not_hide_it():
-    good, better = make_exam(seconds=1.0), make_exam(seconds=2.0)
-    failed = make_exam(status="timeout", reason="hung", score=None)
+def test_the_newest_good_evaluation_counts_and_a_later_failure_does_not_hide_it():
+    good, better = make_evaluation(seconds=1.0), make_evaluation(seconds=2.0)
+    failed = make_evaluation(status="timeout", reason="hung", score=None)
     assert store.latest([failed, good, better, failed]) == {good.key: better}
     assert store.latest([failed]) == {good.key: failed}
 
 
 def test_a_writer_mends_what_another_one_left_torn(tmp_path):
-    path = store.path_of(tmp_path, MACHINE, Visit)
-    store.append(tmp_path, make_visit(commit="first"))
+    path = store.path_of(tmp_path, MACHINE, Measurement)
+    store.append(tmp_path, make_measurement(commit="first"))
     with path.open("ab") as file:
         file.write(b'{"key": "half')
-    store.append(tmp_path, make_visit(commit="second"))
-    assert [r.commit for r in store.read(path, Visit)] == ["first", "second"]
-    assert path.with_name("visits.jsonl.torn").read_bytes() == b'{"key": "half\n'
+    store.append(tmp_path, make_measurement(commit="second"))
+    assert [r.commit for r in store.read(path, Measurement)] == ["first", "second"]
+    assert path.with_name("measurements.jsonl.torn").read_bytes() == b'{"key": "half\n'
 
 
 def _write_many(root, writer, count):
     for k in range(count):
-        store.append(root, make_visit(commit=f"{writer}-{k}"))
+        store.append(root, make_measurement(commit=f"{writer}-{k}"))
 
 
 def _journal_many(path, writer, count):
@@ -157,14 +167,14 @@ def _side_by_side(target, arguments):
 
 
 def test_eight_writers_lose_nothing_and_a_reader_beside_them_sees_whole_records(tmp_path):
-    path = store.path_of(tmp_path, MACHINE, Visit)
+    path = store.path_of(tmp_path, MACHINE, Measurement)
     writers = _side_by_side(_write_many, [(tmp_path, w, 15) for w in range(8)])
     seen = 0
     while any(writer.is_alive() for writer in writers):
-        found = len(list(store.read(path, Visit)))
+        found = len(list(store.read(path, Measurement)))
         assert found >= seen
         seen = found
-    commits = [record.commit for record in store.read(path, Visit)]
+    commits = [record.commit for record in store.read(path, Measurement)]
     assert sorted(commits) == sorted(f"{w}-{k}" for w in range(8) for k in range(15))
     assert [writer.exitcode for writer in writers] == [0] * 8
 
@@ -181,9 +191,9 @@ def test_eight_writers_of_one_journal_lose_no_answer(tmp_path):
 
 def test_reading_takes_no_lock_and_writes_nothing(tmp_path):
     """As on read-only media: nothing is made beside the files, and a lock that is held keeps no reader out."""
-    store.append(tmp_path, make_visit())
-    store.append(tmp_path, make_exam())
-    path = store.path_of(tmp_path, MACHINE, Visit)
+    store.append(tmp_path, make_measurement())
+    store.append(tmp_path, make_evaluation())
+    path = store.path_of(tmp_path, MACHINE, Measurement)
     for beside in path.parent.glob("*.lock*"):
         beside.unlink()
     with path.open("ab") as file:
@@ -192,25 +202,25 @@ def test_reading_takes_no_lock_and_writes_nothing(tmp_path):
     for folder in (path.parent, path.parent.parent, tmp_path):
         folder.chmod(0o555)
     try:
-        visits, exams = store.load(tmp_path)
-        assert (len(visits), len(exams)) == (1, 1)
+        measurements, evaluations = store.load(tmp_path)
+        assert (len(measurements), len(evaluations)) == (1, 1)
         assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
     finally:
         for folder in (tmp_path, path.parent.parent, path.parent):
             folder.chmod(0o755)
     with locked(path.with_name(path.name + ".lock")):
-        assert len(store.read_all(tmp_path, Visit)) == 1
+        assert len(store.read_all(tmp_path, Measurement)) == 1
 
 
 def test_several_entries_are_added_all_at_once(tmp_path):
-    visits = [make_visit(block=block) for block in range(3)]
-    store.append(tmp_path, *visits)
+    measurements = [make_measurement(block=block) for block in range(3)]
+    store.append(tmp_path, *measurements)
     store.append(tmp_path)
-    assert store.read_all(tmp_path, Visit) == visits
+    assert store.read_all(tmp_path, Measurement) == measurements
 
 
 def test_killed_writers_leave_only_whole_records_after_mending(tmp_path):
-    path = store.path_of(tmp_path, MACHINE, Visit)
+    path = store.path_of(tmp_path, MACHINE, Measurement)
     context = multiprocessing.get_context("fork")
     for delay in (0.02, 0.05, 0.11):
         writer = context.Process(target=_write_many, args=(tmp_path, delay, 10_000))
@@ -219,8 +229,8 @@ def test_killed_writers_leave_only_whole_records_after_mending(tmp_path):
         os.kill(writer.pid, signal.SIGKILL)
         writer.join()
         store.mend(path)
-    store.append(tmp_path, make_visit(commit="last"))
-    assert [r.commit for r in store.read(path, Visit)][-1] == "last"
+    store.append(tmp_path, make_measurement(commit="last"))
+    assert [r.commit for r in store.read(path, Measurement)][-1] == "last"
 
 
 def test_a_sweep_without_records_is_named_with_what_there_is(tmp_path):
@@ -243,23 +253,25 @@ def test_the_name_of_a_sweep_names_no_other_place(tmp_path, name):
 
 def test_a_run_rests_on_the_entries_that_it_pinned(tmp_path):
     result = make_result(right=None)
-    first = [visit for blocks in result.visits.values() for visit in blocks.values()]
-    for visit in first:
-        store.append(tmp_path, visit)
+    first = [measurement for blocks in result.measurements.values() for measurement in blocks.values()]
+    for measurement in first:
+        store.append(tmp_path, measurement)
     manifest = store.make_manifest("mine", "Mine", [result.planned], "command")
     store.write_manifest(
         tmp_path, manifest.model_copy(update={"pins": store.Contents.of(tmp_path).pin([result.planned])})
     )
     before = load_results(tmp_path, "mine")[1][0].times()
-    again = make_visit(block=0, scale=5.0, component=result.visits["encoder"][0].component, started="2026-02-03")
+    again = make_measurement(
+        block=0, scale=5.0, component=result.measurements["encoder"][0].component, started="2026-02-03"
+    )
     store.append(tmp_path, again)
     assert load_results(tmp_path, "mine")[1][0].times() == before
     said = refresh(tmp_path, "mine")
     assert len(said) == 1
     assert said[0].startswith("encoder micro_fastvithd 128px: encode ")
-    assert load_results(tmp_path, "mine")[1][0].visits["encoder"][0] == again
+    assert load_results(tmp_path, "mine")[1][0].measurements["encoder"][0] == again
     assert refresh(tmp_path, "mine") == []
-    path = store.path_of(tmp_path, MACHINE, Visit)
+    path = store.path_of(tmp_path, MACHINE, Measurement)
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[1:-1]))
     with pytest.raises(HarnessError, match="records that are not in the store any more"):
         load_results(tmp_path, "mine")

@@ -19,14 +19,14 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from conftest import make_samples, make_visit
+from conftest import make_measurement, make_samples
 from harness import api
 from harness.models.vlm import SHIPPED
 from harness.report.text import quantity
-from harness.schema import Exam, Visit
+from harness.schema import Evaluation, Measurement
 from harness.storage import store
 from harness.sweep import main, report_name, usage
-from harness.timing import measurement, telemetry
+from harness.timing import measurer, telemetry
 from harness.timing.session import alone
 from harness.timing.telemetry import Disturbed, Use
 
@@ -44,12 +44,12 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
-def visits(folder: Path) -> list[Visit]:
-    return store.read_all(folder / "results", Visit)
+def measurements(folder: Path) -> list[Measurement]:
+    return store.read_all(folder / "results", Measurement)
 
 
-def exams(folder: Path) -> list[Exam]:
-    return store.read_all(folder / "results", Exam)
+def evaluations(folder: Path) -> list[Evaluation]:
+    return store.read_all(folder / "results", Evaluation)
 
 
 @pytest.fixture
@@ -73,13 +73,13 @@ def test_every_point_has_samples_ttfts_tokens_and_accuracy(measured):
     for point in points:
         assert point.status == "ok"
         assert point.planned.point.checkpoint == "shipped:tiny_fastvithd-tiny_qwen2_m"
-        assert set(point.visits) == {"encoder", "connector", "llm", "vlm"}
-        for (visit,) in (blocks.values() for blocks in point.visits.values()):
-            assert visit.component.visual_tokens == (point.planned.point.resolution // 64) ** 2
-            assert all(len(v) == 1 + 6 and min(v) > 0 for v in visit.samples.seconds.values())
-            assert visit.memory.peak > 1e7
-            assert visit.timer.fault == ""
-        assert set(point.exams) == set(point.blind) == {"doc_read", "scene_text", "shapes"}
+        assert set(point.measurements) == {"encoder", "connector", "llm", "vlm"}
+        for (measurement,) in (blocks.values() for blocks in point.measurements.values()):
+            assert measurement.component.visual_tokens == (point.planned.point.resolution // 64) ** 2
+            assert all(len(v) == 1 + 6 and min(v) > 0 for v in measurement.samples.seconds.values())
+            assert measurement.memory.peak > 1e7
+            assert measurement.timer.fault == ""
+        assert set(point.evaluations) == set(point.blind) == {"doc_read", "scene_text", "shapes"}
     table = api.load(report_of(folder), folder / "results")
     assert (table["ttft_user"] > table["ttft_model"]).all()
     assert (table["ttft_fused"] > 0).all()
@@ -97,7 +97,7 @@ def test_composed_times_agree_with_the_whole_vlm_measured_directly(measured):
 
 
 def test_components_of_a_block_share_a_process_in_the_order_of_its_seed(measured):
-    found = visits(measured[0])
+    found = measurements(measured[0])
     first = [v for v in found if v.attempt == 0]
     assert len({v.process for v in first}) == 1
     assert sorted(v.position for v in first) == list(range(len(first)))
@@ -129,58 +129,60 @@ def test_the_report_stands_alone(measured):
     assert "https://" not in page
     assert (report / "table.csv").read_text().count("\n") == 3
     assert (report / "table.md").read_text().count("\n") == 4
-    assert len((report / "visits.jsonl").read_text().splitlines()) == 8
-    assert len((report / "exams.jsonl").read_text().splitlines()) == 12  # with sight and without
+    assert len((report / "measurements.jsonl").read_text().splitlines()) == 8
+    assert len((report / "evaluations.jsonl").read_text().splitlines()) == 12  # with sight and without
 
 
 def test_the_same_command_again_measures_nothing(measured):
     folder, _ = measured
-    before = visits(folder), exams(folder)
+    before = measurements(folder), evaluations(folder)
     begin = time.process_time()
     again = run(folder, *GRID)
     assert again.returncode == 0
     assert "20 of 20 measurements in the store, 0 to measure" in again.stdout
-    assert (visits(folder), exams(folder)) == before
+    assert (measurements(folder), evaluations(folder)) == before
     assert time.process_time() - begin < 60
 
 
 def test_a_dry_run_says_what_is_shared_and_how_long_it_takes_and_measures_nothing(measured):
     folder, _ = measured
-    before = visits(folder)
+    before = measurements(folder)
     more = [argument.replace("64,128", "64,128,192") for argument in GRID]
     said = run(folder, *more, "direct=0", "protocol.blocks=2", "dry_run=true")
     assert said.returncode == 0, said.stderr
     lines = said.stdout.splitlines()
     assert "3 points on" in lines[0]
-    assert "encoder to measure; connector to measure; llm to measure; 3 of 3 exams to take, 3 of 3 blind" in lines[3]
-    assert "components: 3 connector, 3 encoder, 3 llm (6 whole VLMs would be visited" in said.stdout
-    assert "to measure: 12 visits in 2 blocks (fresh processes), 6 exams (3 of them blind)" in said.stdout
-    estimated = r"estimated time: \d+ (s|min), \d+ s of it for blind exams \(blind=false leaves them out\)"
+    assert (
+        "encoder to measure; connector to measure; llm to measure; 3 of 3 evaluations to take, 3 of 3 blind" in lines[3]
+    )
+    assert "components: 3 connector, 3 encoder, 3 llm (6 whole VLMs would be measured" in said.stdout
+    assert "to measure: 12 measurements in 2 blocks (fresh processes), 6 evaluations (3 of them blind)" in said.stdout
+    estimated = r"estimated time: \d+ (s|min), \d+ s of it for blind evaluations \(blind=false leaves them out\)"
     assert re.search(estimated, said.stdout)
-    assert visits(folder) == before
+    assert measurements(folder) == before
 
 
 @pytest.mark.usefixtures("unpictured")
 def test_more_blocks_are_added_to_those_in_the_store(measured):
     folder, _ = measured
-    before = len(visits(folder))
+    before = len(measurements(folder))
     done = run(folder, *GRID, "protocol.blocks=2")
     assert done.returncode == 0, done.stderr
-    assert "block 2/2: 8 visits" in done.stdout
-    found = visits(folder)[before:]
+    assert "block 2/2: 8 measurements" in done.stdout
+    found = measurements(folder)[before:]
     assert {v.block for v in found} == {1}
-    assert len({v.process for v in found} | {v.process for v in visits(folder)[:before]}) == 2
+    assert len({v.process for v in found} | {v.process for v in measurements(folder)[:before]}) == 2
 
 
 @pytest.mark.usefixtures("unpictured")
 def test_the_command_of_a_record_measures_that_point_again(measured):
     folder, _ = measured
-    visit = next(v for v in visits(folder) if v.component.kind == "vlm")
-    before = len(visits(folder))
-    again = run(folder, *shlex.split(visit.command)[3:], "suites=[]")
+    measurement = next(v for v in measurements(folder) if v.component.kind == "vlm")
+    before = len(measurements(folder))
+    again = run(folder, *shlex.split(measurement.command)[3:], "suites=[]")
     assert again.returncode == 0, again.stderr
-    good = [v.key for v in visits(folder)[before:] if v.attempt == 0 and v.status == "ok"]
-    assert good.count(visit.key) == 1
+    good = [v.key for v in measurements(folder)[before:] if v.attempt == 0 and v.status == "ok"]
+    assert good.count(measurement.key) == 1
 
 
 def lines_of(folder: Path) -> int:
@@ -190,7 +192,7 @@ def lines_of(folder: Path) -> int:
 
 
 @pytest.mark.usefixtures("unpictured")
-def test_killed_at_a_random_moment_and_started_again_it_ends_with_every_block_and_exam_once(tmp_path):
+def test_killed_at_a_random_moment_and_started_again_it_ends_with_every_block_and_evaluation_once(tmp_path):
     grid = [
         "encoder=tiny_fastvithd",
         "resolution=64",
@@ -207,7 +209,10 @@ def test_killed_at_a_random_moment_and_started_again_it_ends_with_every_block_an
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    lines, begin = rng.choice([0, 4, 8, 9, 10]), time.monotonic()  # records in the store: visits of two blocks, exams
+    lines, begin = (
+        rng.choice([0, 4, 8, 9, 10]),
+        time.monotonic(),
+    )  # records in the store: measurements of two blocks, evaluations
     while sweep.poll() is None and time.monotonic() - begin < 600 and lines_of(tmp_path) < lines:
         time.sleep(0.01)
     time.sleep(rng.uniform(0, 2))
@@ -215,9 +220,9 @@ def test_killed_at_a_random_moment_and_started_again_it_ends_with_every_block_an
     sweep.wait()
     done = run(tmp_path, *grid)
     assert done.returncode == 0, done.stderr
-    blocks = Counter((v.key, v.block) for v in visits(tmp_path) if v.status == "ok")
+    blocks = Counter((v.key, v.block) for v in measurements(tmp_path) if v.status == "ok")
     assert sorted(blocks.values()) == [1] * (4 * 2)
-    asked = Counter(e.key for e in exams(tmp_path) if e.status == "ok")
+    asked = Counter(e.key for e in evaluations(tmp_path) if e.status == "ok")
     assert sorted(asked.values()) == [1] * 6
 
 
@@ -235,7 +240,7 @@ def test_interrupted_it_keeps_what_is_measured_and_says_how_to_go_on(tmp_path):
         while lines[-1] and "block 1/20: " not in lines[-1]:
             lines.append(sweep.stdout.readline())
         assert any("to go" in line for line in lines[1:]), lines  # beside what a busy machine makes it note
-        assert "block 1/20: 4 visits" in lines[-1], lines
+        assert "block 1/20: 4 measurements" in lines[-1], lines
         sweep.send_signal(signal.SIGINT)
         _, said = sweep.communicate(timeout=300)
     finally:
@@ -244,7 +249,9 @@ def test_interrupted_it_keeps_what_is_measured_and_says_how_to_go_on(tmp_path):
     assert sweep.returncode == 130
     assert "the same command goes on from here" in said
     assert "Traceback" not in said
-    good = [visit for visit in visits(tmp_path) if visit.status == "ok" and visit.attempt == 0]
+    good = [
+        measurement for measurement in measurements(tmp_path) if measurement.status == "ok" and measurement.attempt == 0
+    ]
     assert 4 <= len(good) <= 8
 
 
@@ -260,13 +267,13 @@ def test_a_point_that_fails_is_a_record_and_exit_code_1(tmp_path):
     assert done.returncode == 1
     assert "failed: tiny_fastvithd 64px tiny_qwen2_m: error: vlm, block 0:" in done.stderr
     assert "the weights are not finite: llm.model.norm.weight holds a NaN or an infinity" in done.stderr
-    among, bad = [visit for visit in visits(tmp_path) if visit.component.kind == "vlm"]
+    among, bad = [measurement for measurement in measurements(tmp_path) if measurement.component.kind == "vlm"]
     assert among.reason.startswith("in turns with 3 more: ")  # then each was measured alone
     assert (bad.status, bad.samples) == ("error", None)
-    assert {exam.status for exam in exams(tmp_path)} == {"error"}
+    assert {evaluation.status for evaluation in evaluations(tmp_path)} == {"error"}
     page = (tmp_path / "reports" / report_of(tmp_path) / "index.html").read_text()
     assert "A point that failed" in page
-    good = Counter(visit.component.kind for visit in visits(tmp_path) if visit.status == "ok")
+    good = Counter(measurement.component.kind for measurement in measurements(tmp_path) if measurement.status == "ok")
     assert good == {"encoder": 1, "connector": 1, "llm": 1}
 
 
@@ -284,7 +291,10 @@ def test_a_suite_that_cannot_be_read_costs_that_suite_alone(tmp_path):
     assert re.search(r" TTFT +\d.* ms.*  doc_read \d\.\d{3}  docvqa failed: ", line)
     (point,) = api.points(report_of(tmp_path), tmp_path / "results")
     assert point.timed
-    assert {suite: exam.status for suite, exam in point.exams.items()} == {"doc_read": "ok", "docvqa": "error"}
+    assert {suite: evaluation.status for suite, evaluation in point.evaluations.items()} == {
+        "doc_read": "ok",
+        "docvqa": "error",
+    }
     table = api.load(report_of(tmp_path), tmp_path / "results")
     assert table["doc_read"].notna().all()
     assert "accuracy" not in table or table["accuracy"].isna().all()
@@ -315,12 +325,12 @@ def test_a_notebook_is_warned_before_and_after(monkeypatch):
     use = Use(1.9, 2, 2, ("ffmpeg (pid 71, ann) 98%",), load=7.5)
     monkeypatch.setattr(telemetry, "look", lambda device, threads: use)
 
-    def visit(self, units, seed, progress):
-        found = {name: getattr(make_visit(), name) for name in ("timer", "telemetry", "memory", "ceilings")}
+    def measure(self, units, seed, progress):
+        found = {name: getattr(make_measurement(), name) for name in ("timer", "telemetry", "memory", "ceilings")}
         given = {**found, "seconds": 1.0, "disturbed": True}
         return [[[{**given, "samples": make_samples(component.kind)}]] for (component,) in units]
 
-    monkeypatch.setattr(measurement.Measurer, "visit", visit)
+    monkeypatch.setattr(measurer.Measurer, "measure", measure)
     with pytest.warns(UserWarning, match="machine") as warned:
         api.measure("resolution=64", *QUICK, "suites=[]", "direct=0")
     before, after = (str(one.message) for one in warned)
@@ -338,8 +348,8 @@ def test_full_size_parts_are_timed_with_random_weights(tmp_path):
     done = run(tmp_path, *tiny, "resolution=64", *QUICK)
     assert done.returncode == 0, done.stderr
     assert "no accuracy: fastvit + qwen2_0_5b have random weights" in done.stdout
-    assert not exams(tmp_path)
-    (whole,) = [v for v in visits(tmp_path) if v.component.kind == "vlm" and v.attempt == 0]
+    assert not evaluations(tmp_path)
+    (whole,) = [v for v in measurements(tmp_path) if v.component.kind == "vlm" and v.attempt == 0]
     assert (whole.component.visual_tokens, whole.component.text_tokens, whole.component.weights) == (4, 24, "random")
 
 
@@ -372,14 +382,14 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, said, tmp_path, monkey
 
 def test_a_damaged_record_file_is_named_before_anything_is_measured(measured, monkeypatch, capsys):
     folder, _ = measured
-    (path,) = (folder / "results" / "measured").glob("*/visits.jsonl")
+    (path,) = (folder / "results" / "measured").glob("*/measurements.jsonl")
     whole = path.read_bytes()
     lines = whole.splitlines(keepends=True)
     path.write_bytes(lines[0] + b'{"broken": true}\n' + b"".join(lines[1:]))
     monkeypatch.chdir(folder)
     try:
         assert main(GRID) == 2
-        assert "visits.jsonl:2: damaged record" in capsys.readouterr().err
+        assert "measurements.jsonl:2: damaged record" in capsys.readouterr().err
     finally:
         path.write_bytes(whole)
 
@@ -416,7 +426,7 @@ def test_a_sweep_that_waits_measures_what_the_other_one_did_not(tmp_path, monkey
     from harness.timing import session
 
     seen = []
-    monkeypatch.setattr(session.Session, "visit_all", lambda self, todo: seen.append(todo))
+    monkeypatch.setattr(session.Session, "measure_all", lambda self, todo: seen.append(todo))
     monkeypatch.setattr(session.Session, "ask_all", lambda self, asked, again: None)
     monkeypatch.setattr(telemetry, "look", lambda device, threads: Use(0.0, threads, 2))
     honest, loads = store.load, []
@@ -424,14 +434,14 @@ def test_a_sweep_that_waits_measures_what_the_other_one_did_not(tmp_path, monkey
     def load(root):
         loads.append(honest(root))
         if len(loads) == 2:  # after the lock was got
-            return {key: {0: visit} for key, visit in made.items()}, {}
+            return {key: {0: measurement} for key, measurement in made.items()}, {}
         return loads[-1]
 
     made = {}
     monkeypatch.setattr(store, "load", load)
     few = ["resolution=64", *QUICK, "suites=[]", "direct=0", "protocol.blocks=2", "wait=5"]
     assert run(tmp_path, *few).returncode == 0
-    made |= {key: make_visit(key=key) for key in seen[0][0]}
+    made |= {key: make_measurement(key=key) for key in seen[0][0]}
     loads.clear()
     assert run(tmp_path, *few).returncode == 0
     assert [len(block) for block in seen[0]] == [3, 3]
@@ -443,9 +453,9 @@ def test_a_busy_machine_that_is_not_accepted_is_exit_code_3(busy, tmp_path, monk
     from harness.timing import session
 
     def stop(self, todo):
-        raise Disturbed("stopped: every visit of 2 blocks in a row was disturbed")
+        raise Disturbed("stopped: every measurement of 2 blocks in a row was disturbed")
 
-    monkeypatch.setattr(session.Session, "visit_all", stop)
+    monkeypatch.setattr(session.Session, "measure_all", stop)
     monkeypatch.setattr(telemetry, "look", lambda device, threads: Use(1.9, threads, 2, ("ffmpeg (pid 71, ann) 98%",)))
     done = run(tmp_path, "resolution=64", *QUICK, "threads=2", "suites=[]", f"busy={busy}", "busy_wait=0")
     assert done.returncode == 3
@@ -454,7 +464,7 @@ def test_a_busy_machine_that_is_not_accepted_is_exit_code_3(busy, tmp_path, monk
         assert "ffmpeg (pid 71, ann) 98%" in done.stderr
         assert not (tmp_path / "results").exists()
     else:
-        assert done.stderr == "error: stopped: every visit of 2 blocks in a row was disturbed\n"
+        assert done.stderr == "error: stopped: every measurement of 2 blocks in a row was disturbed\n"
         assert "note: this machine is busy: others use 1.9 of 2 processors: ffmpeg" in done.stdout
 
 
@@ -462,6 +472,6 @@ def test_one_point_from_a_notebook(measured, monkeypatch):
     monkeypatch.setattr(telemetry, "look", lambda device, threads: Use(0.0, threads, 2))
     point = api.measure("resolution=64", *QUICK)
     assert point.status == "ok"
-    assert point.planned.components.items() <= {(v.component.kind, v.key) for v in visits(measured[0])}
-    assert point.visits["encoder"][0].samples.seconds["encode"][0] > 0
-    assert json.loads(point.visits["vlm"][0].model_dump_json())["component"]["visual_tokens"] == 1
+    assert point.planned.components.items() <= {(v.component.kind, v.key) for v in measurements(measured[0])}
+    assert point.measurements["encoder"][0].samples.seconds["encode"][0] > 0
+    assert json.loads(point.measurements["vlm"][0].model_dump_json())["component"]["visual_tokens"] == 1

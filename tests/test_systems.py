@@ -6,7 +6,7 @@ import transformers
 from transformers.initialization import no_init_weights
 
 from conftest import MACHINE, make_result
-from harness.analysis.table import frame_of
+from harness.analysis.table import table_of
 from harness.configuration.compose import compose_all, options
 from harness.configuration.points import make_point
 from harness.models.connectors.mlp import Identity
@@ -133,7 +133,7 @@ def test_a_changed_system_is_called_what_it_is():
     assert point_of("system=fastvlm_0_5b", "resolution=512").name == "fastvlm_0_5b 512px"
     changed = point_of("system=fastvlm_0_5b", "encoder=fastvit", "resolution=512")
     assert changed.name == "fastvlm_0_5b 512px encoder=fastvit"
-    row = frame_of([make_result(changed, right=None)]).iloc[0]
+    row = table_of([make_result(changed, right=None)]).iloc[0]
     assert row["encoder_title"] == "FastVLM-0.5B, encoder=fastvit"
     assert row["system_title"] == ""  # no published score is joined by its name
 

@@ -9,9 +9,9 @@ import warnings
 
 import pytest
 
-from conftest import make_component, make_exam, make_point, make_samples, make_score
+from conftest import make_component, make_evaluation, make_point, make_samples, make_score
 from harness.schema import HarnessError, InvalidOutput, Samples, TimerTest
-from harness.timing import measurement
+from harness.timing import measurer
 from harness.timing.bench import Cached, UntrustedTimer
 from harness.timing.worker import Worker, _pressed, serve, work_off
 
@@ -30,7 +30,7 @@ UNTRUSTED = TimerTest(
 class Faulty:
     """A measurer that does what the attention field of the component says."""
 
-    def visit(self, units, seed, progress):
+    def measure(self, units, seed, progress):
         ((component,),) = units
         progress("timing")
         what = component.attention
@@ -58,7 +58,7 @@ class Faulty:
             raise UntrustedTimer(UNTRUSTED)
         return [[[{"samples": make_samples(), "disturbed": disturbed} for disturbed in (True, False)]]]
 
-    def exam(self, point, suite, progress, journal):
+    def evaluate(self, point, suite, progress, journal):
         progress(suite.name, 0.5)
         return make_score(suite.name, 3)
 
@@ -102,13 +102,13 @@ def test_a_failure_is_an_outcome_with_a_reason_and_no_number(worker, what, statu
         worker.stop()
         request.getfixturevalue("spawned")
     # The child's first start imports torch, so it is given time; only the hanging one is waited for briefly.
-    assert worker.visit([[make_component(attention="fine")]], "0/0", timeout=600).status == "ok"
-    failed = worker.visit([[make_component(attention=what)]], "0/0", timeout=2 if what == "hang" else 600)
+    assert worker.measure([[make_component(attention="fine")]], "0/0", timeout=600).status == "ok"
+    failed = worker.measure([[make_component(attention=what)]], "0/0", timeout=2 if what == "hang" else 600)
     assert failed.status == status
     assert reason in failed.reason
     assert "\n" not in failed.reason
     assert failed.results == (({"timer": UNTRUSTED.model_dump()},) if what == "timer" else ())
-    after = worker.visit([[make_component(attention="fine")]], "0/0", timeout=600)
+    after = worker.measure([[make_component(attention="fine")]], "0/0", timeout=600)
     assert after.status == "ok"
     assert after.process != failed.process
     attempts = after.results[0][0]
@@ -117,24 +117,24 @@ def test_a_failure_is_an_outcome_with_a_reason_and_no_number(worker, what, statu
 
 
 def test_tasks_share_a_process_until_it_is_stopped(worker):
-    first, second = (worker.visit([[make_component(attention="fine")]], "0/0", timeout=600) for _ in range(2))
+    first, second = (worker.measure([[make_component(attention="fine")]], "0/0", timeout=600) for _ in range(2))
     assert first.process == second.process
     worker.stop()
-    assert worker.visit([[make_component(attention="fine")]], "0/0", timeout=600).process != first.process
+    assert worker.measure([[make_component(attention="fine")]], "0/0", timeout=600).process != first.process
 
 
 def test_signs_of_life_reach_the_parent(worker):
     signs = []
-    worker.visit([[make_component(attention="fine")]], "0/0", 600, lambda *sign: signs.append(sign))
-    outcome = worker.exam(make_point(), make_exam().suite, 600, lambda *sign: signs.append(sign))
+    worker.measure([[make_component(attention="fine")]], "0/0", 600, lambda *sign: signs.append(sign))
+    outcome = worker.evaluate(make_point(), make_evaluation().suite, 600, lambda *sign: signs.append(sign))
     assert signs == [("timing", None), ("doc_read", 0.5)]
     assert outcome.results[0]["score"]["answers"][0]["score"] == 1.0
 
 
 def test_the_waiting_parent_uses_no_processor(worker):
-    worker.visit([[make_component(attention="fine")]], "0/0", timeout=600)
+    worker.measure([[make_component(attention="fine")]], "0/0", timeout=600)
     begin = time.process_time()
-    worker.visit([[make_component(attention="hang")]], "0/0", timeout=2)
+    worker.measure([[make_component(attention="hang")]], "0/0", timeout=2)
     assert time.process_time() - begin < 0.2
 
 
@@ -151,7 +151,7 @@ def test_ctrl_c_in_the_middle_of_a_start_waits_for_it_and_the_child_can_be_stopp
     monkeypatch.setattr(multiprocessing.context.SpawnProcess, "start", interrupted)
     worker = Worker(child)
     with pytest.raises(KeyboardInterrupt):
-        worker.visit([[make_component(attention="fine")]], "0/0", timeout=600)
+        worker.measure([[make_component(attention="fine")]], "0/0", timeout=600)
     assert started[0].is_alive()
     worker.stop()
     assert started[0].exitcode == -signal.SIGKILL
@@ -160,7 +160,7 @@ def test_ctrl_c_in_the_middle_of_a_start_waits_for_it_and_the_child_can_be_stopp
 class Warned(Faulty):
     """A measurer whose libraries warn, in a thread of their own, while it gives signs of life."""
 
-    def visit(self, units, seed, progress):
+    def measure(self, units, seed, progress):
         def warn():
             for number in range(200):
                 warnings.warn(f"old\nway {number % 2}", FutureWarning, stacklevel=1)
@@ -170,11 +170,11 @@ class Warned(Faulty):
         for _ in range(200):
             progress("timing", 0.5)
         thread.join()
-        return super().visit(units, seed, progress)
+        return super().measure(units, seed, progress)
 
 
 def warning(pipe):
-    measurement.Measurer = Warned
+    measurer.Measurer = Warned
     serve(pipe)
 
 
@@ -182,7 +182,7 @@ def test_what_a_library_warns_of_is_told_to_the_parent_and_not_to_the_screen(cap
     told, signs = [], []
     loud = Worker(warning, told.append)
     try:
-        done = loud.visit([[make_component(attention="fine")]], "0/0", 600, lambda *sign: signs.append(sign))
+        done = loud.measure([[make_component(attention="fine")]], "0/0", 600, lambda *sign: signs.append(sign))
     finally:
         loud.stop()
     assert done.status == "ok"

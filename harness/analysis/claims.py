@@ -20,7 +20,7 @@ import pandas as pd
 
 from harness.analysis.composition import Result
 from harness.analysis.published import open_published
-from harness.analysis.scores import figures
+from harness.analysis.scores import statistics_of
 from harness.configuration.compose import Plain, cell_of, sides
 from harness.schema import Claim, Encoder, HarnessError, Point, fingerprint
 from harness.stats import Interval, blocks_interval
@@ -155,7 +155,7 @@ def _latency(
         why = "; ".join(f"{name}: {reason}" for name, reason in zip(names, reasons, strict=True) if reason)
         return [Finding(claim, *names, d, None, "cannot be measured here", why) for d in DEFINITIONS]
     first, second = good
-    machine = next(iter(next(iter(first.visits.values())).values())).machine
+    machine = next(iter(next(iter(first.measurements.values())).values())).machine
     extended = bool(first.depths or second.depths)
     found = []
     for definition in DEFINITIONS:
@@ -267,8 +267,12 @@ def _scores(claim: Claim, reference: Point, results: Mapping[str, Result]) -> Fi
     names = title_of(reference), title_of(claim.candidate)
     suite = next((suite for title, suite in SUITES.items() if title in claim.statement), "")
     pair = [results.get(fingerprint(point)) for point in (reference, claim.candidate)]
-    exams = [side.exams.get(suite) if side is not None else None for side in pair]
-    scores = [figures(exam.score)[0].value for exam in exams if exam is not None and exam.score is not None]
+    evaluations = [side.evaluations.get(suite) if side is not None else None for side in pair]
+    scores = [
+        statistics_of(evaluation.score)[0].value
+        for evaluation in evaluations
+        if evaluation is not None and evaluation.score is not None
+    ]
     if len(scores) < 2:
         why = "an accuracy needs trained weights; those of both sides are random here"
         return Finding(claim, *names, "scores", None, "cannot be measured here", why)

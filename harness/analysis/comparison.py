@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.analysis.composition import counted
-from harness.schema import TTFTS, WHOLE, Exam, HarnessError, Machine, Visit, unknown
+from harness.schema import TTFTS, WHOLE_VLM_KINDS, Evaluation, HarnessError, Machine, Measurement, unknown
 from harness.stats import Difference, Ratio, Verdict, paired_difference, paired_ratio
 
 MARGIN = 0.02
@@ -46,13 +46,13 @@ def differences(baseline: Machine, candidate: Machine) -> list[str]:
 
 
 def compare(
-    baseline: Mapping[int, Visit], candidate: Mapping[int, Visit], stage: str, margin: float = MARGIN
+    baseline: Mapping[int, Measurement], candidate: Mapping[int, Measurement], stage: str, margin: float = MARGIN
 ) -> Comparison:
     """Compare a stage of two components, block by block.
 
-    Blocks pair by their number, so both sides must have been visited in the same rounds. Pairs with a disturbed visit
-    are left out; where that is more than half of them there is no verdict. Raises `HarnessError` when the two were
-    measured on different machines, devices, threads, dtypes or protocols, when either failed, or when the
+    Blocks pair by their number, so both sides must have been measured in the same rounds. Pairs with a disturbed
+    measurement are left out; where that is more than half of them there is no verdict. Raises `HarnessError` when the
+    two were measured on different machines, devices, threads, dtypes or protocols, when either failed, or when the
     component has no such stage. A time to first token is that of a whole VLM, other components have none.
     """
     for name, side in (("baseline", baseline), ("candidate", candidate)):
@@ -70,9 +70,11 @@ def compare(
             found.append(f"{field}: {a}, {b}")
     if found:
         raise HarnessError(f"these two must not be compared: {'; '.join(found)}; measure both in one sweep")
-    for visit in (*baseline.values(), *candidate.values()):
-        if stage not in (known := stages_of(visit)):
-            raise HarnessError(f"{unknown('stage', stage, known)}; {visit.component.name} has: {', '.join(known)}")
+    for measurement in (*baseline.values(), *candidate.values()):
+        if stage not in (known := stages_of(measurement)):
+            raise HarnessError(
+                f"{unknown('stage', stage, known)}; {measurement.component.name} has: {', '.join(known)}"
+            )
     common = sorted(baseline.keys() & candidate.keys())
     clean = [block for block in common if not (baseline[block].disturbed or candidate[block].disturbed)]
     reasons = []
@@ -93,20 +95,20 @@ def compare(
     return Comparison(ratio, margin, ratio.verdict(margin) if enough else "INCONCLUSIVE", tuple(reasons))
 
 
-def stages_of(visit: Visit) -> list[str]:
-    """What a visit's times are known of: its stages, and of a whole VLM the sums that go by a name."""
-    assert visit.samples is not None
-    own = list(visit.samples.seconds)
+def stages_of(measurement: Measurement) -> list[str]:
+    """What a measurement's times are known of: its stages, and of a whole VLM the sums that go by a name."""
+    assert measurement.samples is not None
+    own = list(measurement.samples.seconds)
     sums = [name for name, parts in TTFTS.items() if set(parts[:1] + parts[-1:]) <= set(own)]
-    return [*own, *(sums if visit.component.kind in WHOLE else [])]
+    return [*own, *(sums if measurement.component.kind in WHOLE_VLM_KINDS else [])]
 
 
-def _median(visit: Visit, stage: str) -> float:
-    assert visit.samples is not None
-    return statistics.median(counted(visit.samples, stage))
+def _median(measurement: Measurement, stage: str) -> float:
+    assert measurement.samples is not None
+    return statistics.median(counted(measurement.samples, stage))
 
 
-def compare_scores(baseline: Exam, candidate: Exam) -> Difference:
+def compare_scores(baseline: Evaluation, candidate: Evaluation) -> Difference:
     """The candidate's score minus the baseline's on the same questions, paired and clustered by image.
 
     Raises `HarnessError` when either failed, or when suite, protocol, data or questions differ.

@@ -1,8 +1,8 @@
-"""Measure once, compose many: a point's times from visits to its encoder, its connector and its LLM.
+"""Measure once, compose many: a point's times from measurements to its encoder, its connector and its LLM.
 
-A block's value of a stage is the median of the visit's counted, undisturbed passes; a point's value in a block is the
-sum over its components, all of one block. The estimate is the median over blocks, the interval too: the process is the
-unit of evidence, passes within one resemble each other. Where a whole VLM was measured directly, the residual says
+A block's value of a stage is the median of the measurement's counted, undisturbed passes; a point's value in a block is
+the sum over its components, all of one block. The estimate is the median over blocks, the interval too: the process is
+the unit of evidence, passes within one resemble each other. Where a whole VLM was measured directly, the residual says
 how far the sum is from it.
 
 Several encoders are parts of their own (`encoder`, `encoder@1`, ...), and their times add up, as in FastVLM's paper.
@@ -11,8 +11,9 @@ An LLM that does not fit into memory is measured at a few depths (`llm@2`, `llm@
 layers) and its prefill extended linearly from the shallowest and the deepest; the one between says how straight that
 line is. Its other stages, which no layer changes, are those of the shallowest. Such a time is called extrapolated.
 
-Rules for disturbed visits: a visit in which too many passes were marked is disturbed. Disturbed blocks are left out
-where at least half of the blocks are undisturbed; otherwise all of them count, and the point is called disturbed.
+Rules for disturbed measurements: a measurement in which too many passes were marked is disturbed. Disturbed blocks are
+left out where at least half of the blocks are undisturbed; otherwise all of them count, and the point is called
+disturbed.
 """
 
 from __future__ import annotations
@@ -30,16 +31,16 @@ from harness.schema import (
     STAGES,
     STAGES_OF,
     TTFTS,
-    WHOLE,
+    WHOLE_VLM_KINDS,
     Ceilings,
-    Exam,
+    Evaluation,
     Manifest,
+    Measurement,
     Planned,
     Samples,
     Score,
     Status,
     Telemetry,
-    Visit,
     Work,
     one_line,
 )
@@ -72,19 +73,19 @@ class Result:
     """A point of a sweep with everything that was measured of it; statistics are derived on demand."""
 
     planned: Planned
-    visits: Mapping[str, Mapping[int, Visit]]
-    """Kind of component -> block -> visit, failed ones too."""
-    exams: Mapping[str, Exam]
+    measurements: Mapping[str, Mapping[int, Measurement]]
+    """Kind of component -> block -> measurement, failed ones too."""
+    evaluations: Mapping[str, Evaluation]
     """By suite."""
-    blind: Mapping[str, Exam] = field(default_factory=dict)
+    blind: Mapping[str, Evaluation] = field(default_factory=dict)
     """The same with grey images, by suite."""
 
     def __repr__(self) -> str:
-        """Its name and how it went; every visit and exam is in `visits` and `exams`."""
+        """Its name and how it went; every measurement and evaluation is in `measurements` and `evaluations`."""
         told = self.status if self.status != "ok" else f"{self.blocks} blocks" if self.timed else "not timed"
         if self.timed and (times := self.composed("ttft_model")):
             told += f", ttft_model {statistics.median(times.values()) * 1e3:.4g} ms"
-        asked = f", asked {', '.join(self.exams)}" if self.exams else ""
+        asked = f", asked {', '.join(self.evaluations)}" if self.evaluations else ""
         return one_line(f"Result({self.planned.point.name}: {told}{asked})", 200)
 
     @property
@@ -99,33 +100,36 @@ class Result:
 
     @cached_property
     def _fault(self) -> tuple[Status, str]:
-        for kind, blocks in self.visits.items():
-            for block, visit in sorted(blocks.items()):
-                if visit.status != "ok":
-                    return visit.status, f"{kind}, block {block}: {visit.reason}"
-        for suite, exam in self.exams.items():
-            if exam.status != "ok":
-                return exam.status, f"{suite}: {exam.reason}"
-        for suite, exam in self.blind.items():
-            if exam.status != "ok":
-                return exam.status, f"{suite} blind: {exam.reason}"
-        unfit = [self.untimed, *(f"{suite}: {self.unscored(suite)}" for suite in self.exams if self.unscored(suite))]
+        for kind, blocks in self.measurements.items():
+            for block, measurement in sorted(blocks.items()):
+                if measurement.status != "ok":
+                    return measurement.status, f"{kind}, block {block}: {measurement.reason}"
+        for suite, evaluation in self.evaluations.items():
+            if evaluation.status != "ok":
+                return evaluation.status, f"{suite}: {evaluation.reason}"
+        for suite, evaluation in self.blind.items():
+            if evaluation.status != "ok":
+                return evaluation.status, f"{suite} blind: {evaluation.reason}"
+        unfit = [
+            self.untimed,
+            *(f"{suite}: {self.unscored(suite)}" for suite in self.evaluations if self.unscored(suite)),
+        ]
         unfit += [f"{suite} blind: {self.unpaired(suite)}" for suite in self.blind if self.unpaired(suite)]
         return next((("error", why) for why in unfit if why), ("ok", ""))
 
     @cached_property
     def untimed(self) -> str:
-        """Why visits that call themselves good make no time: records that do not fit each other, or the point."""
+        """Why measurements that call themselves good make no time: records that do not fit each other, or the point."""
         if why := self._misfit():
             return why
-        for part, blocks in self.visits.items():
+        for part, blocks in self.measurements.items():
             kind = part.partition("@")[0]
-            for block, visit in sorted(blocks.items()):
-                if visit.status != "ok":
+            for block, measurement in sorted(blocks.items()):
+                if measurement.status != "ok":
                     continue
-                if why := unfit(visit, kind):
+                if why := unfit(measurement, kind):
                     return f"{part}, block {block}: {why}"
-        if any(not self.visits.get(part) for part in self.parts):
+        if any(not self.measurements.get(part) for part in self.parts):
             return ""  # not measured yet
         common = self._common(self.parts)
         if not common:
@@ -145,20 +149,21 @@ class Result:
         return ""
 
     def unscored(self, suite: str) -> str:
-        """Why an exam that calls itself good has no score; empty if it has one, or failed and says so."""
-        exam = self.exams[suite]
-        return ungraded(exam) if exam.status == "ok" else ""
+        """Why an evaluation that calls itself good has no score; empty if it has one, or failed and says so."""
+        evaluation = self.evaluations[suite]
+        return ungraded(evaluation) if evaluation.status == "ok" else ""
 
     def unpaired(self, suite: str) -> str:
-        """Why a blind run that calls itself good does not say anything about the exam; empty if it does, or failed."""
-        blind, exam = self.blind[suite], self.exams.get(suite)
+        """Why a blind run that calls itself good does not say anything about the evaluation; empty if it does, or
+        failed."""
+        blind, evaluation = self.blind[suite], self.evaluations.get(suite)
         if blind.score is None:
             return ""
         if why := ungraded(blind):
             return why
-        if exam is None or exam.score is None or exam.score.metric not in METRICS:
+        if evaluation is None or evaluation.score is None or evaluation.score.metric not in METRICS:
             return ""  # there is nothing to pair it with, and that has its own reason
-        return unpairable(exam.score, blind.score)
+        return unpairable(evaluation.score, blind.score)
 
     def blind_score(self, suite: str) -> Score | None:
         """The blind run's score where it was asked the same questions; None where there is none."""
@@ -166,12 +171,15 @@ class Result:
         return None if blind is None or self.unpaired(suite) else blind.score
 
     @property
-    def scored(self) -> dict[str, Exam]:
-        """Exams with a score, by suite."""
+    def scored(self) -> dict[str, Evaluation]:
+        """Evaluations with a score, by suite."""
         return {
-            suite: exam
-            for suite, exam in self.exams.items()
-            if exam.status == "ok" and exam.score is not None and exam.score.metric and not self.unscored(suite)
+            suite: evaluation
+            for suite, evaluation in self.evaluations.items()
+            if evaluation.status == "ok"
+            and evaluation.score is not None
+            and evaluation.score.metric
+            and not self.unscored(suite)
         }
 
     @property
@@ -201,12 +209,12 @@ class Result:
     @property
     def timed(self) -> bool:
         """Whether every component was measured and none of them failed."""
-        good = all(v.status == "ok" for blocks in self.visits.values() for v in blocks.values())
-        return good and all(self.visits.get(kind) for kind in self.parts) and not self.untimed
+        good = all(v.status == "ok" for blocks in self.measurements.values() for v in blocks.values())
+        return good and all(self.measurements.get(kind) for kind in self.parts) and not self.untimed
 
     def _series(self, kind: str, name: str) -> dict[int, list[float]]:
         """Block -> counted passes of a stage (or a sum of `TTFTS`) of one component, for the usable blocks."""
-        found = {block: self.visits[kind][block].samples for block in self._usable([kind])}
+        found = {block: self.measurements[kind][block].samples for block in self._usable([kind])}
         return {block: counted(samples, name) for block, samples in found.items() if samples is not None}
 
     def stage(self, kind: str, name: str) -> Blocks:
@@ -231,7 +239,7 @@ class Result:
             return sums
         parts = [(part, s, weight) for part in self.parts for s in stages if (weight := self._weight(part, s))]
         for block in self._usable(self.parts) if parts else ():
-            found = [self.visits[part][block].samples for part, _, _ in parts]
+            found = [self.measurements[part][block].samples for part, _, _ in parts]
             sums[block] = math.fsum(
                 weight * statistics.median(counted(samples, s))
                 for (_, s, weight), samples in zip(parts, found, strict=True)
@@ -264,7 +272,7 @@ class Result:
     @property
     def whole(self) -> str:
         """The kind of component that was measured as a whole; empty if there is none."""
-        return next((kind for kind in WHOLE if self.timed and self.visits.get(kind)), "")
+        return next((kind for kind in WHOLE_VLM_KINDS if self.timed and self.measurements.get(kind)), "")
 
     @property
     def direct(self) -> bool:
@@ -284,7 +292,8 @@ class Result:
         return Interval(interval.value - 1, interval.low - 1, interval.high - 1)
 
     def overlap(self) -> Interval | None:
-        """Seconds that waiting between stages costs: sum of the stages minus the fused pass, of the same visits."""
+        """Seconds that waiting between stages costs: sum of the stages minus the fused pass, of the same
+        measurements."""
         if not self.whole:
             return None
         staged, fused = self.stage(self.whole, "ttft_user"), self.stage(self.whole, "ttft_fused")
@@ -303,34 +312,42 @@ class Result:
         return sum(map(len, blocks)), sum(map(effective_n, blocks)), statistics.fmean(map(lag1, blocks))
 
     def cold(self, kind: str, stage: str) -> float | None:
-        """Seconds of a component's first pass in its process, median over blocks, disturbed or not; a repeated visit
-        has none."""
-        visits = [visit for visit in self.visits.get(kind, {}).values() if visit.samples and not visit.attempt]
-        first = [v.samples.seconds[stage][0] for v in visits if v.samples and v.samples.warmup]
+        """Seconds of a component's first pass in its process, median over blocks, disturbed or not; a repeated
+        measurement has none."""
+        measurements = [
+            measurement
+            for measurement in self.measurements.get(kind, {}).values()
+            if measurement.samples and not measurement.attempt
+        ]
+        first = [v.samples.seconds[stage][0] for v in measurements if v.samples and v.samples.warmup]
         return statistics.median(first) if first else None
 
     def overhead(self, kind: str) -> float | None:
         """Seconds that the bench itself took for each pass of a component, median over blocks."""
-        spent = [visit.samples.overhead for visit in self.visits.get(kind, {}).values() if visit.samples]
+        spent = [
+            measurement.samples.overhead
+            for measurement in self.measurements.get(kind, {}).values()
+            if measurement.samples
+        ]
         return statistics.median(spent) if spent else None
 
     def telemetry(self) -> list[Telemetry]:
-        """What the machine said during each visit of the point's components; those that took turns say the same, but
-        for `stolen`."""
-        return [v.telemetry for part in self.parts for v in self.visits.get(part, {}).values() if v.telemetry]
+        """What the machine said during each measurement of the point's components; those that took turns say the same,
+        but for `stolen`."""
+        return [v.telemetry for part in self.parts for v in self.measurements.get(part, {}).values() if v.telemetry]
 
     def efficiency(self, kind: str, stage: str) -> Efficiency | None:
         """Floor over measured time of a stage, each block with its own ceilings."""
         shares, floors, eager, bound = [], [], [], ""
         parts = [part for part in self.parts if part.partition("@")[0] == kind and self._weight(part, stage)]
         for block, seconds in self.composed(stage).items() if len(parts) > 1 else self.stage(kind, stage).items():
-            visits = [self.visits[part][block] for part in parts or [kind]]
-            visit = visits[-1]
-            if visit.ceilings is None or any(stage not in each.work for each in visits) or not seconds:
+            measurements = [self.measurements[part][block] for part in parts or [kind]]
+            measurement = measurements[-1]
+            if measurement.ceilings is None or any(stage not in each.work for each in measurements) or not seconds:
                 continue
-            work, ceilings = visit.work[stage], visit.ceilings
+            work, ceilings = measurement.work[stage], measurement.ceilings
             if len(parts) > 1:
-                work = self._add(parts, stage, visits)
+                work = self._add(parts, stage, measurements)
             floors.append(floor(work, ceilings))
             eager.append(floor(work.model_copy(update={"bytes": work.eager_bytes}), ceilings))
             shares.append(floors[-1] / seconds)
@@ -340,26 +357,30 @@ class Result:
             return None
         return Efficiency(blocks_interval(shares), statistics.median(floors), statistics.median(eager), bound)
 
-    def _add(self, parts: Sequence[str], stage: str, visits: Sequence[Visit]) -> Work:
+    def _add(self, parts: Sequence[str], stage: str, measurements: Sequence[Measurement]) -> Work:
         """The work of a stage over several parts: of a deeper LLM from two shallow ones, whose layers are alike."""
-        return Work.total([visit.work[stage] for visit in visits], [self._weight(part, stage) for part in parts])
+        return Work.total(
+            [measurement.work[stage] for measurement in measurements], [self._weight(part, stage) for part in parts]
+        )
 
     def work(self, kind: str, stage: str) -> Work | None:
         """What a stage must do, over all components of a kind; None where it is not known."""
         parts = [part for part in self.parts if part.partition("@")[0] == kind and self._weight(part, stage)]
-        visits = [next((v for v in self.visits[part].values() if stage in v.work), None) for part in parts]
-        known = [visit for visit in visits if visit is not None]
+        measurements = [next((v for v in self.measurements[part].values() if stage in v.work), None) for part in parts]
+        known = [measurement for measurement in measurements if measurement is not None]
         return self._add(parts, stage, known) if parts and len(known) == len(parts) else None
 
     def memory(self) -> tuple[int | None, str]:
         """Peak bytes of the whole VLM and where the number comes from."""
         if self.whole:
-            found = [visit.memory for visit in self.visits[self.whole].values() if visit.memory]
+            found = [measurement.memory for measurement in self.measurements[self.whole].values() if measurement.memory]
             peaks = [memory.peak for memory in found if memory.peak is not None]
             if peaks:
                 first = found[0]
                 return max(peaks), f"{first.source}; largest of {len(peaks)} blocks"
-        memories = {part: [v.memory for v in self.visits.get(part, {}).values() if v.memory] for part in self.parts}
+        memories = {
+            part: [v.memory for v in self.measurements.get(part, {}).values() if v.memory] for part in self.parts
+        }
         if not self.timed or self.depths or not all(memories.values()):  # of a few layers it is not the whole's
             return None, "unknown"
         weights = work = 0
@@ -380,7 +401,7 @@ class Result:
 
     @property
     def disturbed_blocks(self) -> int:
-        """How many of the measured blocks hold a disturbed visit."""
+        """How many of the measured blocks hold a disturbed measurement."""
         return sum(self._disturbed(self.parts, block) for block in self._common(self.parts))
 
     @property
@@ -393,19 +414,19 @@ class Result:
         marks = [
             mark
             for kind in self.parts
-            for visit in self.visits.get(kind, {}).values()
-            if visit.samples is not None
-            for mark in visit.samples.marks[visit.samples.warmup :]
+            for measurement in self.measurements.get(kind, {}).values()
+            if measurement.samples is not None
+            for mark in measurement.samples.marks[measurement.samples.warmup :]
         ]
         return sum(map(bool, marks)) / len(marks) if marks else 0.0
 
     def _common(self, kinds: Iterable[str]) -> list[int]:
         """Blocks in which every one of these components was measured."""
-        sets = [{b for b, v in self.visits.get(kind, {}).items() if v.status == "ok"} for kind in kinds]
+        sets = [{b for b, v in self.measurements.get(kind, {}).items() if v.status == "ok"} for kind in kinds]
         return sorted(set.intersection(*sets)) if sets else []
 
     def _disturbed(self, kinds: Iterable[str], block: int) -> bool:
-        return any(self.visits[kind][block].disturbed for kind in kinds)
+        return any(self.measurements[kind][block].disturbed for kind in kinds)
 
     def _usable(self, kinds: Iterable[str]) -> list[int]:
         kinds = list(kinds)
@@ -414,12 +435,12 @@ class Result:
         return clean if 2 * len(clean) >= len(common) else common
 
 
-def unfit(visit: Visit, kind: str) -> str:
-    """Why a visit that calls itself good has no times of such a component; empty if it has them. (That a visit has all
-    stages of its component, of as many passes each, the schema sees to.)"""
-    if visit.component.kind != kind:
-        return f"the record is of a component of another kind ({visit.component.kind})"
-    for stage, series in visit.samples.seconds.items() if visit.samples is not None else ():
+def unfit(measurement: Measurement, kind: str) -> str:
+    """Why a measurement that calls itself good has no times of such a component; empty if it has them. (That a
+    measurement has all stages of its component, of as many passes each, the schema sees to.)"""
+    if measurement.component.kind != kind:
+        return f"the record is of a component of another kind ({measurement.component.kind})"
+    for stage, series in measurement.samples.seconds.items() if measurement.samples is not None else ():
         if stage in LASTING and not min(series) > 0:
             return f"{stage} is said to have taken {min(series):g} s"
     return ""
@@ -429,20 +450,20 @@ LASTING = ("encode", "project", "fuse", "prefill", "prefill_visual", "ttft_fused
 """Stages that compute, and so take longer than nothing on any clock."""
 
 
-def ungraded(exam: Exam) -> str:
-    """Why an exam that calls itself good has no score; empty if it has one, or is judged by others."""
-    metric = exam.score.metric if exam.score is not None else ""
+def ungraded(evaluation: Evaluation) -> str:
+    """Why an evaluation that calls itself good has no score; empty if it has one, or is judged by others."""
+    metric = evaluation.score.metric if evaluation.score is not None else ""
     if metric and metric not in METRICS:
         return f"the metric {metric} does not exist; there are: {', '.join(METRICS)}"
-    return "" if metric or exam.suite.submission else "the record has no metric"
+    return "" if metric or evaluation.suite.submission else "the record has no metric"
 
 
 def unpairable(score: Score, blind: Score) -> str:
     """Why a blind run is not that of a score; empty if it is."""
     if (score.metric, score.data) != (blind.metric, blind.data):
-        return "it was asked other questions than the exam, or scored by another metric"
+        return "it was asked other questions than the evaluation, or scored by another metric"
     if {answer.question_id for answer in score.answers} != {answer.question_id for answer in blind.answers}:
-        return "it answered other questions than the exam"
+        return "it answered other questions than the evaluation"
     return ""
 
 
@@ -458,20 +479,22 @@ def floor(work: Work, ceilings: Ceilings) -> float:
     return max(work.flops / ceilings.flops_per_second, work.bytes / ceilings.bytes_per_second)
 
 
-def compose(manifest: Manifest, visits: Mapping[str, Mapping[int, Visit]], exams: Mapping[str, Exam]) -> list[Result]:
+def compose(
+    manifest: Manifest, measurements: Mapping[str, Mapping[int, Measurement]], evaluations: Mapping[str, Evaluation]
+) -> list[Result]:
     """The points of a sweep that anything was measured of, in the order of its grid."""
     results = []
     for planned in manifest.points:
         blocks = planned.point.protocol.blocks
         found = {
-            kind: {block: visit for block, visit in visits[key].items() if block < blocks}
+            kind: {block: measurement for block, measurement in measurements[key].items() if block < blocks}
             for kind, key in planned.components.items()
-            if key in visits
+            if key in measurements
         }
-        asked = {suite: exams[key] for suite, key in planned.exams.items() if key in exams}
-        unseen = {suite: exams[key] for suite, key in planned.blind.items() if key in exams}
+        asked = {suite: evaluations[key] for suite, key in planned.evaluations.items() if key in evaluations}
+        unseen = {suite: evaluations[key] for suite, key in planned.blind.items() if key in evaluations}
         result = Result(planned, found, asked, unseen)
-        if result.status != "ok" or (result.timed and len(asked) == len(planned.exams)):
+        if result.status != "ok" or (result.timed and len(asked) == len(planned.evaluations)):
             results.append(result)
     return results
 
@@ -496,7 +519,7 @@ def refresh(root: Path, name: str) -> list[str]:
 
 def _chosen(
     root: Path, manifest: Manifest, contents: store.Contents
-) -> tuple[dict[str, dict[int, Visit]], dict[str, Exam]]:
+) -> tuple[dict[str, dict[int, Measurement]], dict[str, Evaluation]]:
     if manifest.pins is None:
         return contents.newest()
     return contents.pinned(manifest.pins, str(store.manifest_path(root, manifest.name)))
@@ -504,7 +527,7 @@ def _chosen(
 
 def changes(before: Iterable[Result], after: Iterable[Result]) -> list[str]:
     """What differs between two choices of entries for the same points: of each component the median of its main stage,
-    of each exam the mean score."""
+    of each evaluation the mean score."""
     sides = [_told(results) for results in (before, after)]
     none = (None, "nothing")
     names = sorted(sides[0].keys() | sides[1].keys())
@@ -513,19 +536,22 @@ def changes(before: Iterable[Result], after: Iterable[Result]) -> list[str]:
 
 
 def _told(results: Iterable[Result]) -> dict[str, tuple[object, str]]:
-    """By component and exam: what tells its entries apart from others, and what they say."""
+    """By component and evaluation: what tells its entries apart from others, and what they say."""
     said: dict[str, tuple[object, str]] = {}
     for result in results:
-        for blocks in result.visits.values():
+        for blocks in result.measurements.values():
             first = next(iter(blocks.values()))
             stage = MAIN_STAGE.get(first.component.kind, "ttft_user")
             medians = [statistics.median(counted(v.samples, stage)) for v in blocks.values() if v.samples is not None]
             value = f"{statistics.median(medians) * 1e3:.4g} ms" if medians else "failed"
-            entries = [(block, visit.started, visit.process, visit.attempt) for block, visit in sorted(blocks.items())]
+            entries = [
+                (block, measurement.started, measurement.process, measurement.attempt)
+                for block, measurement in sorted(blocks.items())
+            ]
             said[first.component.name] = entries, f"{stage} {value} ({len(blocks)} blocks)"
-        blind = {f"{suite} blind": exam for suite, exam in result.blind.items()}
-        for suite, exam in (*result.exams.items(), *blind.items()):
-            scores = [answer.score or 0.0 for answer in exam.score.answers] if exam.score else []
-            value = f"{statistics.fmean(scores):.3f}" if scores else exam.status
-            said[f"{result.planned.point.name}, {suite}"] = (exam.started, exam.seconds), value
+        blind = {f"{suite} blind": evaluation for suite, evaluation in result.blind.items()}
+        for suite, evaluation in (*result.evaluations.items(), *blind.items()):
+            scores = [answer.score or 0.0 for answer in evaluation.score.answers] if evaluation.score else []
+            value = f"{statistics.fmean(scores):.3f}" if scores else evaluation.status
+            said[f"{result.planned.point.name}, {suite}"] = (evaluation.started, evaluation.seconds), value
     return said

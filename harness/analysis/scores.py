@@ -11,7 +11,7 @@ from harness.metrics import METRICS
 from harness.schema import Answer, Score
 from harness.stats import accuracy, ratio_interval
 
-WHOLE = "all"
+ALL_KINDS = "all"
 
 RATIOS = {
     "precision": ((1, 0, 0, 0), (1, 1, 0, 0)),
@@ -23,7 +23,7 @@ RATIOS = {
 
 
 @dataclass(frozen=True)
-class Figure:
+class Statistic:
     """One number of a suite, with what it rests on. Errors and intervals that do not exist are NaN."""
 
     part: str
@@ -45,12 +45,12 @@ class Figure:
     design_effect: float = float("nan")
 
 
-def figures(score: Score) -> list[Figure]:
+def statistics_of(score: Score) -> list[Statistic]:
     """Every figure of a score: first the whole, then each kind where there are several; none where others judge."""
     if not score.metric:
         return []
     kinds = sorted({answer.kind for answer in score.answers if answer.kind})
-    parts = [(WHOLE, list(score.answers))]
+    parts = [(ALL_KINDS, list(score.answers))]
     if len(kinds) > 1:
         parts += [(kind, [answer for answer in score.answers if answer.kind == kind]) for kind in kinds]
     found = []
@@ -63,11 +63,11 @@ def figures(score: Score) -> list[Figure]:
     return found
 
 
-def _mean(part: str, answers: Sequence[Answer], what: str = "score") -> Figure:
+def _mean(part: str, answers: Sequence[Answer], what: str = "score") -> Statistic:
     chances = [answer.chance if what == "guessed" else 0.0 for answer in answers]
     values = [(answer.score or 0.0) + chance for answer, chance in zip(answers, chances, strict=True)]
     mean = accuracy(values, [answer.image for answer in answers])
-    return Figure(
+    return Statistic(
         part,
         what,
         mean.mean,
@@ -82,7 +82,7 @@ def _mean(part: str, answers: Sequence[Answer], what: str = "score") -> Figure:
     )
 
 
-def _binary(part: str, answers: Sequence[Answer]) -> list[Figure]:
+def _binary(part: str, answers: Sequence[Answer]) -> list[Statistic]:
     """Precision, recall, F1 and the share of answers that are yes (lmms-eval's yes-ratio is that of the references)."""
     images = sorted({answer.image for answer in answers})
     row = {image: number for number, image in enumerate(images)}
@@ -104,5 +104,5 @@ def _binary(part: str, answers: Sequence[Answer]) -> list[Figure]:
                 return np.asarray(sums @ np.asarray(top, float) / (sums @ np.asarray(bottom, float)))
 
         value = ratio_interval(counts, ratio)
-        found.append(Figure(part, name, value.value, value.low, value.high, len(answers), len(images), unparsed))
+        found.append(Statistic(part, name, value.value, value.low, value.high, len(answers), len(images), unparsed))
     return found

@@ -14,7 +14,7 @@ import pandas as pd
 
 from harness.analysis.composition import GROWS, Result
 from harness.analysis.frontier import on_frontier
-from harness.analysis.scores import WHOLE, figures
+from harness.analysis.scores import ALL_KINDS, statistics_of
 from harness.evaluate.baselines import Beside, beside, mean_beside
 from harness.schema import MAIN_STAGES, STAGES, STAGES_OF, TTFTS, Point, Protocol, Score, Telemetry, one_line
 from harness.stats import Interval, accuracy, combined
@@ -43,8 +43,8 @@ MEASURED, COMPOSED, EXTRAPOLATED, PUBLISHED = "measured", "composed", "extrapola
 def row_of(result: Result) -> dict[str, Any]:
     """One point as a flat row; what is unknown is missing, never zero."""
     point = result.planned.point
-    visits = [v for blocks in result.visits.values() for v in blocks.values()]
-    entries = [*visits, *result.exams.values(), *result.blind.values()]
+    measurements = [v for blocks in result.measurements.values() for v in blocks.values()]
+    entries = [*measurements, *result.evaluations.values(), *result.blind.values()]
     machine = entries[0].machine if entries else None
     row: dict[str, Any] = {
         **_names(point),
@@ -71,10 +71,10 @@ def row_of(result: Result) -> dict[str, Any]:
     row |= _latency(result) if result.timed else {}
     scored: list[Score] = []
     against: list[Beside] = []
-    for name, exam in result.scored.items():
-        assert exam.score is not None
-        suite, whole = column_of(name), figures(exam.score)[0]
-        scored.append(exam.score)
+    for name, evaluation in result.scored.items():
+        assert evaluation.score is not None
+        suite, whole = column_of(name), statistics_of(evaluation.score)[0]
+        scored.append(evaluation.score)
         row |= {
             suite: whole.value,
             f"{suite}_source": MEASURED,
@@ -86,12 +86,12 @@ def row_of(result: Result) -> dict[str, Any]:
             f"{suite}_stderr_naive": whole.stderr_naive,
             f"{suite}_design_effect": whole.design_effect,
             f"{suite}_unparsed": whole.unparsed,
-            f"{suite}_metric": exam.score.metric,
+            f"{suite}_metric": evaluation.score.metric,
         }
-        against.append(beside(exam.score, result.blind_score(name)))
+        against.append(beside(evaluation.score, result.blind_score(name)))
         row |= _beside(f"{suite}_", against[-1])
     judged = sum(bool(suite.submission) for suite in point.suites)
-    if scored and len(scored) == len(result.planned.exams) - judged:
+    if scored and len(scored) == len(result.planned.evaluations) - judged:
         parts = [accuracy([a.score or 0.0 for a in s.answers], [a.image for a in s.answers]) for s in scored]
         mean = combined(parts)
         row |= {
@@ -165,7 +165,7 @@ def _latency(result: Result) -> dict[str, Any]:
         "peak_bytes": peak,
         "peak_source": source,
     }
-    ceilings = [v.ceilings for kind in result.visits.values() for v in kind.values() if v.ceilings]
+    ceilings = [v.ceilings for kind in result.measurements.values() for v in kind.values() if v.ceilings]
     if ceilings:
         row["ceiling_flops_per_second"] = statistics.median(c.flops_per_second for c in ceilings)
         row["ceiling_bytes_per_second"] = statistics.median(c.bytes_per_second for c in ceilings)
@@ -259,7 +259,7 @@ STEMS = (*TIMES, *("accuracy", "bend", "ceiling_", "direct_", "overlap", "peak_"
 """Columns, and how columns begin, that are no suite's."""
 
 
-def frame_of(results: Iterable[Result]) -> pd.DataFrame:
+def table_of(results: Iterable[Result]) -> pd.DataFrame:
     """All rows, with `on_frontier`: whether no other row of the same machine has a better TTFT and accuracy."""
     table = pd.DataFrame([row_of(result) for result in results])
     if table.empty:
@@ -324,16 +324,16 @@ def scores_of(results: Iterable[Result]) -> pd.DataFrame:
     rows = []
     for result in results:
         point = result.planned.point
-        for suite, exam in result.exams.items():
+        for suite, evaluation in result.evaluations.items():
             about: dict[str, Any] = {
                 "point": point.name,
-                "suite": exam.suite.title,
-                "status": exam.status,
-                "reason": exam.reason,
+                "suite": evaluation.suite.title,
+                "status": evaluation.status,
+                "reason": evaluation.reason,
             }
             if why := result.unscored(suite):
                 about |= {"status": "error", "reason": why}
-            if exam.score is None or why:
+            if evaluation.score is None or why:
                 rows.append(about)
                 continue
             rows += [
@@ -341,14 +341,18 @@ def scores_of(results: Iterable[Result]) -> pd.DataFrame:
                 for blind in [result.blind.get(suite)]
                 if blind is not None and blind.status != "ok"
             ]
-            about |= {"metric": exam.score.metric, "data": exam.score.data, "seconds": exam.score.seconds}
-            if exam.suite.submission:
-                rows.append({**about, "part": WHOLE, "what": "judged by others", "suite_name": suite})
-            for figure in figures(exam.score):
+            about |= {
+                "metric": evaluation.score.metric,
+                "data": evaluation.score.data,
+                "seconds": evaluation.score.seconds,
+            }
+            if evaluation.suite.submission:
+                rows.append({**about, "part": ALL_KINDS, "what": "judged by others", "suite_name": suite})
+            for figure in statistics_of(evaluation.score):
                 rows.append({**about, **asdict(figure), "suite_name": suite})
                 if figure.what == "score":
-                    kind = None if figure.part == WHOLE else figure.part
-                    rows[-1] |= _beside("", beside(exam.score, result.blind_score(suite), kind))
+                    kind = None if figure.part == ALL_KINDS else figure.part
+                    rows[-1] |= _beside("", beside(evaluation.score, result.blind_score(suite), kind))
     return pd.DataFrame(rows)
 
 
@@ -361,9 +365,9 @@ def blind_like(scores: pd.DataFrame) -> list[str]:
     marked = scores.dropna(subset=["blind_like"])
     for (suite, part), rows in marked.groupby(["suite_name", "part"], sort=False):
         count, whole = int(rows["blind_like"].astype(bool).sum()), len(rows)
-        if not count or (part != WHOLE and 2 * count < whole):
+        if not count or (part != ALL_KINDS and 2 * count < whole):
             continue
-        what = f"`{suite}`" if part == WHOLE else f"questions of kind `{part}` in `{suite}`"
+        what = f"`{suite}`" if part == ALL_KINDS else f"questions of kind `{part}` in `{suite}`"
         points = "point answers" if whole == 1 else "points answer"
         found.append(one_line(f"{count} of {whole} {points} {what} no better than blind"))
     return found

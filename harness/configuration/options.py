@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
-from harness.schema import HarnessError, Line, Noun, Slug, one_line
+from harness.schema import Frozen, HarnessError, Line, Slug, one_line
 
 DAY = 86400
 CORES = os.cpu_count() or 1
@@ -21,7 +21,7 @@ THREADS = 4 * CORES
 """Most threads that are taken: torch ends with a segmentation fault where the system cannot start them all."""
 
 
-class Options(Noun):
+class Options(Frozen):
     """Fields whose docstrings say what is expected."""
 
     model_config = ConfigDict(strict=True)

@@ -33,20 +33,20 @@ from torch import Tensor
 from harness.evaluate.baselines import GREY, priors
 from harness.evaluate.journal import Journal
 from harness.metrics import METRICS
-from harness.models.answering import AnsweringModel, Begun, Prepared, Shown
+from harness.models.answering import AnsweringModel, Images, Prefilled, Prepared
 from harness.schema import Answer, HarnessError, InvalidOutput, Prior, Score, Suite, fingerprint, one_line
 from harness.storage.intake import open_image
 from harness.suites.questions import Question, load
 
 ENCODE_BATCH = 16
 DECODE_BATCH = 64
-CACHE = 2 * 2**30
+KV_CACHE_BYTES = 2 * 2**30
 """Bytes that the KV caches of a batch may take, or a tenth of a GPU's memory: a prefix of LLaVA-1.5-7B is 300 MB."""
 FIRST = 2
 """Images of the first batches, before it is known what their caches take."""
 PROMPTS = 1024
 """Prompts about one image that are made at once; more of them, as of a grey one, encode it again."""
-DECODERS = 2
+IMAGE_DECODE_THREADS = 2
 """Threads that decode and resize the next images."""
 VERSION = 2
 """Raised when the way of asking changes an answer; part of every journal key."""
@@ -79,10 +79,10 @@ class Answered:
     """How many answers the journal of an earlier run had."""
 
 
-Images = Mapping[str, Shown]
+ImagesByKey = Mapping[str, Images]
 """What is asked about, by key; the keys of several images are joined by `+`."""
 
-Waiting = tuple[Begun, str, int, list[int]]
+Waiting = tuple[Prefilled, str, int, list[int]]
 """A question whose head was prefilled: by what, its key, its row there, and the ids that are left."""
 
 
@@ -124,7 +124,7 @@ def answer_suite(
         metric=suite.metric,
         data=questions.fingerprint,
         revision=questions.revision,
-        answers=tuple(judged(suite, q, text) for q, text in zip(questions.asked, found.texts, strict=True)),
+        answers=tuple(grade(suite, q, text) for q, text in zip(questions.asked, found.texts, strict=True)),
         seconds=time.perf_counter() - begin,
         resumed=found.resumed,
         priors=known,
@@ -152,7 +152,7 @@ def greyed(model: AnsweringModel, images: Mapping[str, Sequence[bytes]]) -> dict
             prepared = model.prepare(grey_image(name), ["grey"])
         except HarnessError:  # the questions about it will say why
             continue
-        digest = hashlib.sha256(repr(model.alike(prepared)).encode())
+        digest = hashlib.sha256(repr(model.batch_key(prepared)).encode())
         for tensor in (*prepared.image.values(), *prepared.prompts[0].values()):
             digest.update(repr((tensor.shape, tensor.dtype)).encode())
             digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
@@ -192,7 +192,7 @@ def grey_image(name: str) -> tuple[bytes, ...]:
     return tuple(found)
 
 
-def judged(suite: Suite, question: Question, text: str) -> Answer:
+def grade(suite: Suite, question: Question, text: str) -> Answer:
     """An answer with its score, or with what those need who judge it."""
     about = {"question_id": question.question_id, "image": question.image, "kind": question.kind, "text": text}
     if suite.submission:
@@ -225,7 +225,7 @@ class Engine:
     def __init__(
         self,
         model: AnsweringModel,
-        images: Images,
+        images: ImagesByKey,
         reuse: bool = True,
         encode_batch: int = ENCODE_BATCH,
         decode_batch: int = DECODE_BATCH,
@@ -234,9 +234,9 @@ class Engine:
         self.model, self.images, self.reuse = model, images, reuse
         self.encode_batch, self.decode_batch = encode_batch, decode_batch
         self._identity = fingerprint([VERSION, model.identity])
-        self._cache = CACHE
+        self._cache = KV_CACHE_BYTES
         if model.device.type == "cuda":
-            self._cache = max(CACHE, torch.cuda.get_device_properties(model.device).total_memory // 10)
+            self._cache = max(KV_CACHE_BYTES, torch.cuda.get_device_properties(model.device).total_memory // 10)
         self._row_bytes = 0
         """Bytes of one row of the last KV cache; unknown before the first."""
 
@@ -268,9 +268,9 @@ class Engine:
 
     def run(self, asked: Mapping[str, Ask]) -> Iterator[tuple[dict[str, str], dict[str, str]]]:
         """Answers and faults by key, as they come."""
-        for waiting, faults in self._begun(asked):
+        for waiting, faults in self._prefilled(asked):
             size = self._fitting(self.decode_batch)
-            for (start, _, most), group in self._alike(asked, waiting).items():
+            for (start, _, most), group in self._by_length(asked, waiting).items():
                 for first in range(0, len(group), size):
                     chosen = group[first : first + size]
                     texts = self._generate(start, chosen, most)
@@ -281,16 +281,16 @@ class Engine:
     def scores(self, asked: Mapping[str, Ask], said: Mapping[str, list[int]]) -> dict[str, tuple[float, bool]]:
         """By key: the log-likelihood of the ids `said[key]` as an answer, and whether they are the greedy one."""
         found: dict[str, tuple[float, bool]] = {}
-        for waiting, faults in self._begun(asked):
+        for waiting, faults in self._prefilled(asked):
             if faults:
                 raise HarnessError(next(iter(faults.values())))
             for start, key, row, rest in waiting:
                 count = len(said[key])
-                begun = start.rows(torch.tensor([row], device=self.model.device))
+                prefilled = start.select(torch.tensor([row], device=self.model.device))
                 ids = torch.tensor([[*rest, *said[key]]], device=self.model.device)
-                logits = self.model.go_on(ids, begun, count + 1)[0]
+                logits = self.model.extend(ids, prefilled, count + 1)[0]
                 if not rest:  # the head's own logits are those of the first id
-                    logits = torch.cat([begun.logits, logits[-count:]])
+                    logits = torch.cat([prefilled.logits, logits[-count:]])
                 likely = logits[-count - 1 : -1].float().log_softmax(-1)
                 total = likely.gather(1, ids[0, -count:, None]).sum().item()
                 if math.isnan(total):
@@ -298,13 +298,13 @@ class Engine:
                 found[key] = (total, bool((likely.argmax(-1) == ids[0, -count:]).all()))
         return found
 
-    def _begun(self, asked: Mapping[str, Ask]) -> Iterator[tuple[list[Waiting], dict[str, str]]]:
+    def _prefilled(self, asked: Mapping[str, Ask]) -> Iterator[tuple[list[Waiting], dict[str, str]]]:
         """For each batch of images what is left to do after their heads were prefilled, and faults."""
         by_image: dict[str, list[str]] = defaultdict(list)
         for key, ask in asked.items():
             by_image[ask.image if self.reuse else key].append(key)
         groups = (keys[first : first + PROMPTS] for keys in by_image.values() for first in range(0, len(keys), PROMPTS))
-        with ThreadPoolExecutor(DECODERS) as pool:
+        with ThreadPoolExecutor(IMAGE_DECODE_THREADS) as pool:
 
             def prepare() -> list[tuple[list[str], Future[Prepared]]]:
                 batch = itertools.islice(groups, self._fitting(self.encode_batch if self.reuse else 1))
@@ -342,13 +342,13 @@ class Engine:
         """Images that can be encoded as a batch: alike, and each with one head of one length for all its prompts."""
         found: dict[Hashable, list[tuple[list[str], Prepared]]] = defaultdict(list)
         for number, (keys, prepared) in enumerate(rows):
-            sizes = [self.model.head(prompt) for prompt in prepared.prompts]
+            sizes = [self.model.prefix_length(prompt) for prompt in prepared.prompts]
             heads = {
                 tuple(prompt["input_ids"][0, :size].tolist())
                 for prompt, size in zip(prepared.prompts, sizes, strict=True)
             }
             alone = number if len(heads) > 1 else -1
-            found[alone, sizes[0], self.model.alike(prepared)].append((keys, prepared))
+            found[alone, sizes[0], self.model.batch_key(prepared)].append((keys, prepared))
         return list(found.values())
 
     def _prefill(self, rows: Sequence[tuple[list[str], Prepared]]) -> Iterator[list[Waiting]]:
@@ -357,41 +357,41 @@ class Engine:
         model = self.model
         images = [prepared for _, prepared in rows]
         encoded = model.encode(images)
-        begun: dict[Any, Begun] = {}
+        prefilled: dict[Any, Prefilled] = {}
         waiting: list[Waiting] = []
         for row, (keys, prepared) in enumerate(rows):
             for key, prompt in zip(keys, prepared.prompts, strict=True):
-                size = model.head(prompt)
+                size = model.prefix_length(prompt)
                 ids = prompt["input_ids"][0].tolist()
                 head = tuple(ids[:size]) if len(rows) == 1 else None  # one for all, unless an image is alone with more
-                if head not in begun:
-                    if len(begun) >= self._fitting(self.encode_batch):
+                if head not in prefilled:
+                    if len(prefilled) >= self._fitting(self.encode_batch):
                         yield waiting
-                        begun, waiting = {}, []
+                        prefilled, waiting = {}, []
                     prompts = [prompt] if head else [one.prompts[0] for one in images]
-                    begun[head] = model.begin(images, prompts, encoded)
-                    self._row_bytes = begun[head].row_bytes
-                waiting.append((begun[head], key, row, ids[size:]))
+                    prefilled[head] = model.begin(images, prompts, encoded)
+                    self._row_bytes = prefilled[head].row_bytes
+                waiting.append((prefilled[head], key, row, ids[size:]))
         yield waiting
 
-    def _alike(
+    def _by_length(
         self, asked: Mapping[str, Ask], waiting: Sequence[Waiting]
-    ) -> dict[tuple[Begun, int, int], list[tuple[str, int, list[int]]]]:
+    ) -> dict[tuple[Prefilled, int, int], list[tuple[str, int, list[int]]]]:
         """(Key, row, ids) of what can be decoded together: by prefill, ids that are left, and tokens asked for."""
         found = defaultdict(list)
         for start, key, row, rest in waiting:
             found[start, len(rest), asked[key].max_new_tokens].append((key, row, rest))
         return found
 
-    def _generate(self, start: Begun, chosen: Sequence[tuple[str, int, list[int]]], most: int) -> list[str]:
+    def _generate(self, start: Prefilled, chosen: Sequence[tuple[str, int, list[int]]], most: int) -> list[str]:
         """Greedy answers to prompts of one length that go on from rows of one prefill."""
         model = self.model
-        begun = start.rows(torch.tensor([row for _, row, _ in chosen], device=model.device))
+        prefilled = start.select(torch.tensor([row for _, row, _ in chosen], device=model.device))
         rest = torch.tensor([ids for _, _, ids in chosen], device=model.device)
-        logits = model.go_on(rest, begun)[:, -1] if rest.numel() else begun.logits
+        logits = model.extend(rest, prefilled)[:, -1] if rest.numel() else prefilled.logits
         done = torch.zeros(len(chosen), dtype=torch.bool, device=model.device)
         finite = torch.ones((), dtype=torch.bool, device=model.device)
-        ends = torch.tensor(sorted(model.ends), device=model.device)
+        ends = torch.tensor(sorted(model.eos_ids), device=model.device)
         produced: list[Tensor] = []
         while True:
             best, token = logits.max(-1)
@@ -400,11 +400,11 @@ class Engine:
             produced.append(token.masked_fill(done, int(ends[0])))
             if len(produced) >= most or bool(done.all()):
                 break
-            logits = model.go_on(token[:, None], begun)[:, -1]
+            logits = model.extend(token[:, None], prefilled)[:, -1]
         if not finite:
             raise InvalidOutput("the logits are not finite: what such a model answers is not a result")
         said = torch.stack(produced, 1).tolist()
-        return [model.say([token for token in ids if token not in model.ends]) for ids in said]
+        return [model.detokenize([token for token in ids if token not in model.eos_ids]) for ids in said]
 
 
 def cut(text: str, until: Sequence[str]) -> str:

@@ -7,14 +7,14 @@ scores the same benchmark differently. The plain name is the benchmark's own def
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from harness.registry import Registered
 
-class Judged(NamedTuple):
+
+class Graded(NamedTuple):
     """One answer's score, and what was read from the response."""
 
     score: float
@@ -29,7 +29,7 @@ class Metric:
     """A definition with its name and its source."""
 
     name: str
-    function: Callable[..., Judged]
+    function: Callable[..., Graded]
     source: str
     """Paper, or official script."""
 
@@ -43,25 +43,20 @@ class Metric:
         """Whose definition it is."""
         return self.name.partition("@")[2] or "official"
 
-    def __call__(self, response: str, answers: Sequence[str], **about: Any) -> Judged:
+    def __call__(self, response: str, answers: Sequence[str], **about: Any) -> Graded:
         """Judge a raw response against the references of its question."""
         if not answers:
             raise ValueError(f"{self.name}: a question without reference answers")
         return self.function(response, answers, **about)
 
 
-METRICS: dict[str, Metric] = {}
+METRICS: Registered[Metric] = Registered("metrics")
 
 
-def metric(name: str, source: str) -> Callable[[Callable[..., Judged]], Metric]:
+def metric(name: str, source: str) -> Callable[[Callable[..., Graded]], Metric]:
     """Make a function available as `METRICS[name]`."""
 
-    def register(function: Callable[..., Judged]) -> Metric:
-        METRICS[name] = Metric(name, function, source)
-        return METRICS[name]
+    def register(function: Callable[..., Graded]) -> Metric:
+        return METRICS.register(name)(Metric(name, function, source))
 
     return register
-
-
-for module in pkgutil.iter_modules(__path__):  # a metric is one file: nothing else has to name it
-    importlib.import_module(f"{__name__}.{module.name}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from harness.metrics import Judged, metric
+from harness.metrics import Graded, metric
 
 SOURCE = "MMMU-Benchmark/MMMU mmmu/utils/eval_utils.py"
 _COMMAS = re.compile(r"-?\b\d{1,3}(?:,\d{3})+\b")
@@ -22,16 +22,16 @@ Normal = str | float
 
 
 @metric("mmmu", SOURCE)
-def mmmu(response: str, answers: Sequence[str], choices: Sequence[str] = ()) -> Judged:
+def mmmu(response: str, answers: Sequence[str], choices: Sequence[str] = ()) -> Graded:
     """With `choices`: the reference is a letter. Without: an open question, whose references are texts or numbers."""
     if choices:
         letter = parse_choice(response, choices)
-        return Judged(float(letter in answers), letter, 0.0 if letter else 1 / len(choices))
+        return Graded(float(letter in answers), letter, 0.0 if letter else 1 / len(choices))
     said = parse_open(response)
     known = {normal for answer in answers for normal in normalise(answer)}
     texts = [text for text in known if isinstance(text, str)]
     right = any(one in known if isinstance(one, float) else any(text in one for text in texts) for one in said)
-    return Judged(float(right), " | ".join(sorted(map(str, said))))
+    return Graded(float(right), " | ".join(sorted(map(str, said))))
 
 
 def parse_choice(response: str, choices: Sequence[str]) -> str | None:

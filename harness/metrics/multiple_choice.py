@@ -5,19 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from harness.metrics import Judged, metric
+from harness.metrics import Graded, metric
 from harness.metrics.gqa import plain
 
 _LEADING = re.compile(r"^\s*([A-Z])\.")
 _SENTENCE = re.compile(r"The answer is ([A-Z]).")
 
 
-def _letter(parsed: str | None, answers: Sequence[str]) -> Judged:
-    return Judged(float(parsed in answers), parsed)
+def _letter(parsed: str | None, answers: Sequence[str]) -> Graded:
+    return Graded(float(parsed in answers), parsed)
 
 
 @metric("scienceqa", "haotian-liu/LLaVA llava/eval/eval_science_qa.py")
-def scienceqa(response: str, answers: Sequence[str]) -> Judged:
+def scienceqa(response: str, answers: Sequence[str]) -> Graded:
     """A letter A to E alone, `X. ` before a text, or exactly one "The answer is X."; anything else is wrong."""
     if response in tuple("ABCDE"):
         return _letter(response, answers)
@@ -28,28 +28,28 @@ def scienceqa(response: str, answers: Sequence[str]) -> Judged:
 
 
 @metric("scienceqa@lmms-eval", "lmms_eval/tasks/scienceqa/utils.py, on the stripped response")
-def scienceqa_prefix(response: str, answers: Sequence[str]) -> Judged:
+def scienceqa_prefix(response: str, answers: Sequence[str]) -> Graded:
     """The letter alone in either case, or an upper-case letter with a period before the rest."""
     said = response.strip()
     if said.upper() in answers:
         return _letter(said.upper(), answers)
     if len(said) >= 2 and said[0].isupper() and said[1] == ".":
         return _letter(said[0], answers)
-    return Judged(0.0, said.upper() if len(said) == 1 and said.isalpha() else None)
+    return Graded(0.0, said.upper() if len(said) == 1 and said.isalpha() else None)
 
 
 @metric("ai2d", "lmms_eval/tasks/ai2d: leading letter, then exact_match ignoring case and punctuation")
-def ai2d(response: str, answers: Sequence[str]) -> Judged:
+def ai2d(response: str, answers: Sequence[str]) -> Graded:
     """The letter of a leading upper-case `X.`, else the whole text; case and punctuation are ignored."""
     said = response.strip()
     found = _LEADING.match(said)
     read = plain(found[1] if found else said)
     right = read in [plain(answer) for answer in answers]
-    return Judged(float(right), read.upper() if len(read) == 1 and read.isalpha() else None)
+    return Graded(float(right), read.upper() if len(read) == 1 and read.isalpha() else None)
 
 
 @metric("seed_bench", "lmms_eval/tasks/seedbench: the first character")
-def seed_bench(response: str, answers: Sequence[str]) -> Judged:
+def seed_bench(response: str, answers: Sequence[str]) -> Graded:
     """The first character of the stripped response, in either case: "Dog" counts as D, "(B)" is wrong."""
     first = response.strip()[:1].upper()
-    return Judged(float(first in answers), first if first in tuple("ABCD") else None)
+    return Graded(float(first in answers), first if first in tuple("ABCD") else None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from harness.metrics import Judged, metric
+from harness.metrics import Graded, metric
 
 _NUMBERS = {
     "none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5",
@@ -48,33 +48,33 @@ _CONTRACTIONS = {
 
 
 @metric("vqa_accuracy", "facebookresearch/mmf TextVQAAccuracyEvaluator, LLaVA m4c_evaluator.py")
-def vqa_accuracy(response: str, answers: Sequence[str]) -> Judged:
+def vqa_accuracy(response: str, answers: Sequence[str]) -> Graded:
     """EvalAI's processor on both sides; for each reference min(1, matches among the others / 3), and their mean.
 
     So three agreeing references of ten give 0.9, and a single reference always 0.
     """
     said = evalai(response)
-    return Judged(_leave_one_out(said, [evalai(answer) for answer in answers]), said)
+    return Graded(_leave_one_out(said, [evalai(answer) for answer in answers]), said)
 
 
 @metric("vqa_accuracy@molmo", "allenai/molmo olmo/eval/vqa.py")
-def vqa_accuracy_of_all(response: str, answers: Sequence[str]) -> Judged:
+def vqa_accuracy_of_all(response: str, answers: Sequence[str]) -> Graded:
     """min(1, matches / 3) over all references, without leaving one out."""
     said = evalai(response)
-    return Judged(min(1.0, [evalai(answer) for answer in answers].count(said) / 3), said)
+    return Graded(min(1.0, [evalai(answer) for answer in answers].count(said) / 3), said)
 
 
 @metric("vqav2", "GT-Vision-Lab/VQA PythonEvaluationTools/vqaEvaluation/vqaEval.py")
-def vqav2(response: str, answers: Sequence[str]) -> Judged:
+def vqav2(response: str, answers: Sequence[str]) -> Graded:
     """Response and references are normalised only where the references differ: "Yes" against ten "yes" scores 0."""
     said, known = _one_line(response), [_one_line(answer) for answer in answers]
     if len(set(known)) > 1:
         said, known = normalise(said), [normalise(answer) for answer in known]
-    return Judged(_leave_one_out(said, known), said)
+    return Graded(_leave_one_out(said, known), said)
 
 
 @metric("vqav2@lmms-eval", "lmms_eval/tasks/vqav2, LLaVA scripts/convert_vqav2_for_submission.py")
-def vqav2_processed(response: str, answers: Sequence[str]) -> Judged:
+def vqav2_processed(response: str, answers: Sequence[str]) -> Graded:
     """The official rule on a response that went through EvalAI's processor, as submissions do."""
     return vqav2(evalai(response), answers)
 

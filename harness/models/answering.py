@@ -27,7 +27,7 @@ Prompt = dict[str, Tensor]
 """`input_ids` (1, L), and whatever else a model is told of each token."""
 
 
-Shown = Sequence[bytes | Image.Image]
+Images = Sequence[bytes | Image.Image]
 """The image of a question, or several: as they are stored, or decoded."""
 
 
@@ -41,7 +41,7 @@ class Prepared:
 
 
 @dataclass(eq=False)
-class Begun:
+class Prefilled:
     """What a prefill left behind."""
 
     logits: Tensor
@@ -56,10 +56,10 @@ class Begun:
         kept = [tensor for layer in self.cache.layers for tensor in vars(layer).values() if isinstance(tensor, Tensor)]
         return sum(tensor.numel() * tensor.element_size() for tensor in kept) // max(1, len(self.logits))
 
-    def rows(self, rows: Tensor) -> Begun:
+    def select(self, rows: Tensor) -> Prefilled:
         """A copy whose row i is row `rows[i]`; the cache may grow without changing this one."""
         cache = copy_rows(self.cache, rows)
-        return Begun(self.logits[rows], cache, self.shift)
+        return Prefilled(self.logits[rows], cache, self.shift)
 
 
 class AnsweringModel(Protocol):
@@ -70,34 +70,34 @@ class AnsweringModel(Protocol):
     device: torch.device
 
     @property
-    def ends(self) -> frozenset[int]:
+    def eos_ids(self) -> frozenset[int]:
         """Ids that end an answer."""
 
     def prompt(self, text: str, images: int = 1) -> tuple[int, ...]:
         """Ids of a whole prompt, each image as a placeholder."""
 
-    def prepare(self, shown: Shown, texts: Sequence[str]) -> Prepared:
+    def prepare(self, shown: Images, texts: Sequence[str]) -> Prepared:
         """What is shown and prompts about it; called from several threads at once."""
 
-    def alike(self, prepared: Prepared) -> Hashable:
+    def batch_key(self, prepared: Prepared) -> Hashable:
         """Equal for images that may be encoded as one batch."""
 
-    def head(self, prompt: Prompt) -> int:
+    def prefix_length(self, prompt: Prompt) -> int:
         """Length of what can be prefilled before the rest of the prompt is known."""
 
     def encode(self, prepared: Sequence[Prepared]) -> Any:
         """A batch of images that are alike -> their visual tokens, in a form of the model's own."""
 
-    def begin(self, prepared: Sequence[Prepared], prompts: Sequence[Prompt], encoded: Any) -> Begun:
+    def begin(self, prepared: Sequence[Prepared], prompts: Sequence[Prompt], encoded: Any) -> Prefilled:
         """Prefill the heads, all of one length, of the images that were encoded together."""
 
-    def go_on(self, ids: Tensor, begun: Begun, keep: int = 1) -> Tensor:
+    def extend(self, ids: Tensor, prefilled: Prefilled, keep: int = 1) -> Tensor:
         """More ids (B, T) on top of the cache, which grows -> logits of the last positions (B, keep, vocabulary)."""
 
-    def say(self, ids: Sequence[int]) -> str:
+    def detokenize(self, ids: Sequence[int]) -> str:
         """Ids of an answer as text."""
 
-    def ids(self, text: str) -> list[int]:
+    def tokenize(self, text: str) -> list[int]:
         """Ids of the text of an answer."""
 
 
@@ -120,7 +120,7 @@ class Composed:
         self.device, self.dtype = first.device, first.dtype
         attention, spec = vlm.llm.config._attn_implementation, vlm.spec.model_dump(mode="json")
         self.identity = [weights, spec, str(first.dtype), attention, resolution]
-        self.ends = frozenset([vlm.end])
+        self.eos_ids = frozenset([vlm.end])
 
     def prompt(self, text: str, images: int = 1) -> tuple[int, ...]:
         """Ids of a whole prompt, the image as one `PLACE`; raises `HarnessError` for several."""
@@ -129,7 +129,7 @@ class Composed:
         before, after = self.vlm.question_ids(text)
         return (*before, PLACE, *after)
 
-    def prepare(self, shown: Shown, texts: Sequence[str]) -> Prepared:
+    def prepare(self, shown: Images, texts: Sequence[str]) -> Prepared:
         """Pixels (1, 3, R, R), and prompts with a `PLACE` for each visual token."""
         pixels = pixel_tensor(shown[0], self.vlm.spec.encoder, self.resolution)
         count = self.vlm.spec.connector.visual_tokens(self.vlm.spec.encoder.visual_tokens(self.resolution))
@@ -139,11 +139,11 @@ class Composed:
             prompts.append({"input_ids": torch.tensor([[*before, *([PLACE] * count), *after]])})
         return Prepared({"pixel_values": pixels}, tuple(prompts))
 
-    def alike(self, prepared: Prepared) -> Hashable:
+    def batch_key(self, prepared: Prepared) -> Hashable:
         """All images are squares of one size."""
         return None
 
-    def head(self, prompt: Prompt) -> int:
+    def prefix_length(self, prompt: Prompt) -> int:
         """Up to the last visual token."""
         return int((prompt["input_ids"][0] == PLACE).nonzero()[-1]) + 1
 
@@ -152,21 +152,21 @@ class Composed:
         pixels = torch.cat([one.image["pixel_values"] for one in prepared])
         return self.vlm.project(self.vlm.encode(pixels.to(self.device, self.dtype)))
 
-    def begin(self, prepared: Sequence[Prepared], prompts: Sequence[Prompt], encoded: Tensor) -> Begun:
+    def begin(self, prepared: Sequence[Prepared], prompts: Sequence[Prompt], encoded: Tensor) -> Prefilled:
         """Prefill what stands before each image, and it."""
-        size = self.head(prompts[0])
+        size = self.prefix_length(prompts[0])
         ids = torch.cat([prompt["input_ids"][:, :size] for prompt in prompts]).to(self.device)
         before = ids[:, : size - encoded.shape[1]]
-        return Begun(*self.vlm.prefill(self.vlm.prompt(encoded, before, ids[:, size:])))
+        return Prefilled(*self.vlm.prefill(self.vlm.prompt(encoded, before, ids[:, size:])))
 
-    def go_on(self, ids: Tensor, begun: Begun, keep: int = 1) -> Tensor:
+    def extend(self, ids: Tensor, prefilled: Prefilled, keep: int = 1) -> Tensor:
         """More ids on top of the cache."""
-        return self.vlm.decode(ids, begun.cache, keep)
+        return self.vlm.decode(ids, prefilled.cache, keep)
 
-    def say(self, ids: Sequence[int]) -> str:
+    def detokenize(self, ids: Sequence[int]) -> str:
         """Ids of an answer as text."""
         return str(self.vlm.text().decode(list(ids), skip_special_tokens=True))
 
-    def ids(self, text: str) -> list[int]:
+    def tokenize(self, text: str) -> list[int]:
         """Ids of the text of an answer."""
         return list(self.vlm.text().encode(text, add_special_tokens=False))

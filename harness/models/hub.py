@@ -29,7 +29,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from harness.models.answering import Begun, Prepared, Prompt, Shown
+from harness.models.answering import Images, Prefilled, Prepared, Prompt
 from harness.models.hollow import Unknowable, hollow
 from harness.models.llms import cache_name
 from harness.models.preprocess import ASPECT, decode_image
@@ -112,7 +112,7 @@ class Prompter:
         with told("its chat template and tokenizer cannot take it"):
             return tuple(self.processor.tokenizer(self.chat(text, images))["input_ids"])
 
-    def prepare(self, shown: Shown, texts: Sequence[str], of_image: Iterable[str]) -> Prepared:
+    def prepare(self, shown: Images, texts: Sequence[str], of_image: Iterable[str]) -> Prepared:
         """Images and prompts about them as the model takes them; of the images what is named. Safe to call from several
         threads: each has a processor of its own."""
         if not hasattr(self._own, "processor"):
@@ -187,18 +187,18 @@ class HubVlm:
         self._places = set(signature(positions).parameters) if positions is not None else set()
         self._of_image = sorted((self._pixels | self._places) - {*OF_TOKENS, "attention_mask"})
 
-    def prepare(self, shown: Shown, texts: Sequence[str]) -> Prepared:
+    def prepare(self, shown: Images, texts: Sequence[str]) -> Prepared:
         """Images and prompts about them as the model takes them; safe to call from several threads."""
         return self._prompter.prepare(shown, texts, self._of_image)
 
-    def alike(self, prepared: Prepared) -> Hashable:
+    def batch_key(self, prepared: Prepared) -> Hashable:
         """Equal for images that may be encoded as one batch: same shapes, same sizes."""
         return tuple(
             (name, tuple(value.shape), tuple(value.flatten().tolist()) if value.numel() <= SMALL else None)
             for name, value in sorted(prepared.image.items())
         )
 
-    def head(self, prompt: Prompt) -> int:
+    def prefix_length(self, prompt: Prompt) -> int:
         """How many ids can be prefilled before the rest is known: up to the last visual token, or all of them where
         what comes later changes what came before."""
         ids = prompt["input_ids"][0]
@@ -208,7 +208,7 @@ class HubVlm:
         return int(places[-1]) + 1 if self._is_causal else len(ids)
 
     def encode(self, prepared: Sequence[Prepared]) -> Any:
-        """Images that are `alike` -> the model's own output, for `begin`."""
+        """Images that are of one `batch_key` -> the model's own output, for `begin`."""
         given = {
             name: torch.cat([one.image[name] for one in prepared]).to(self.device)
             for name in prepared[0].image
@@ -219,9 +219,9 @@ class HubVlm:
 
     def begin(
         self, prepared: Sequence[Prepared], prompts: Sequence[Prompt], encoded: Any, whole: bool = False
-    ) -> Begun:
+    ) -> Prefilled:
         """Prefill the heads (all of one length) of a batch of images that were encoded together; or `whole` prompts."""
-        size = prompts[0]["input_ids"].shape[1] if whole else self.head(prompts[0])
+        size = prompts[0]["input_ids"].shape[1] if whole else self.prefix_length(prompts[0])
         of_tokens = {
             name: torch.cat([prompt[name][:, :size] for prompt in prompts]).to(self.device) for name in prompts[0]
         }
@@ -235,20 +235,20 @@ class HubVlm:
             shift = int(shifts.flatten()[0])
         given[self._cache] = DynamicCache(config=self.model.config.get_text_config())
         out = self.model(**given, mm_encoder_outputs={"image": encoded}, use_cache=True, logits_to_keep=1)
-        return Begun(out.logits[:, -1], out[self._cache], shift)
+        return Prefilled(out.logits[:, -1], out[self._cache], shift)
 
-    def go_on(self, ids: Tensor, begun: Begun, keep: int = 1) -> Tensor:
+    def extend(self, ids: Tensor, prefilled: Prefilled, keep: int = 1) -> Tensor:
         """More text ids (B, T) on top of the cache, which grows -> logits of the last positions (B, keep, vocab)."""
-        given: dict[str, Any] = {self._cache: begun.cache}
-        if begun.shift:
-            start = begun.cache.get_seq_length() + begun.shift
+        given: dict[str, Any] = {self._cache: prefilled.cache}
+        if prefilled.shift:
+            start = prefilled.cache.get_seq_length() + prefilled.shift
             positions = torch.arange(start, start + ids.shape[1], device=self.device)
             given["position_ids"] = positions.view(1, 1, -1).expand(3, len(ids), -1)
         out = self.model(input_ids=ids, **given, use_cache=True, logits_to_keep=keep)
         return out.logits  # type: ignore[no-any-return]
 
     @cached_property
-    def ends(self) -> frozenset[int]:
+    def eos_ids(self) -> frozenset[int]:
         """Ids that end an answer."""
         found = self.model.generation_config.eos_token_id
         if found is None:
@@ -258,11 +258,11 @@ class HubVlm:
             raise HarnessError(f"{self.model.config.model_type}: no token ends an answer (eos_token_id)")
         return known
 
-    def say(self, ids: Sequence[int]) -> str:
+    def detokenize(self, ids: Sequence[int]) -> str:
         """Ids of an answer as text."""
         return str(self.processor.tokenizer.decode(ids, skip_special_tokens=True))
 
-    def ids(self, text: str) -> list[int]:
+    def tokenize(self, text: str) -> list[int]:
         """Ids of the text of an answer."""
         return list(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"])
 
@@ -445,8 +445,8 @@ def _check_pass(vlm: HubVlm, prepared: Prepared, places: int) -> None:
     if features != places:
         raise HarnessError(f"{kind} makes {features} features of an image, its processor leaves {places} places")
     with told(f"{kind} cannot go on from an image that is encoded"):
-        begun = vlm.begin([prepared], prepared.prompts, encoded, whole=True)
-        vlm.go_on(torch.zeros(1, 1, dtype=torch.long), begun)
+        prefilled = vlm.begin([prepared], prepared.prompts, encoded, whole=True)
+        vlm.extend(torch.zeros(1, 1, dtype=torch.long), prefilled)
 
 
 def check_folder(folder: Path, weights: int | None = None) -> int:

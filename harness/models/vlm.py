@@ -27,7 +27,7 @@ from harness.models.encoders import VisionEncoder
 from harness.models.fusions import Fused
 from harness.models.llms import build_llm, cache_name, prefill, splice
 from harness.models.tokenizer import ANSWER, BOS, EOS, PAD, UNKNOWN
-from harness.schema import Connector, Encoder, Fusion, HarnessError, Llm, Noun, Template, first_fault
+from harness.schema import Connector, Encoder, Frozen, Fusion, HarnessError, Llm, Template, first_fault
 from harness.storage import apart
 from harness.storage.intake import TOKENIZER_BYTES, hash_files, read_json, read_text, tensors_of
 
@@ -40,7 +40,7 @@ SHIPPED_PREFIX = "shipped:"
 """A checkpoint of the reference family goes by this and its folder's name, so that no record holds a machine's path."""
 
 
-class VlmSpec(Noun):
+class VlmSpec(Frozen):
     """The content of `config.json`."""
 
     format: Annotated[int, Field(ge=FORMAT, le=FORMAT)] = FORMAT

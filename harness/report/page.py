@@ -138,7 +138,7 @@ def _marked(shares: pd.Series[float]) -> str:
     if whole == len(shares):
         return text + "no other is left, so that all of them count"
     more = f" ({number_of(whole, 'point')} of {len(shares)} with no other: there all of them count)" if whole else ""
-    return text + "medians leave marked passes out, and count all of a visit that has no other" + more
+    return text + "medians leave marked passes out, and count all of a measurement that has no other" + more
 
 
 def _several(table: pd.DataFrame) -> str:

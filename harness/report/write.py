@@ -13,7 +13,7 @@ import pandas as pd
 from harness.analysis.claims import find, ranking
 from harness.analysis.composition import Result, load_results
 from harness.analysis.published import encoder_latencies, with_published
-from harness.analysis.table import blind_like, frame_of, frontier_of, scores_of
+from harness.analysis.table import blind_like, frontier_of, scores_of, table_of
 from harness.report.figures import draw_claims, draw_figures
 from harness.report.page import write_page
 from harness.report.tables import write_claims, write_tables
@@ -37,12 +37,18 @@ def write_report(results: Path, sweep: str, reports: Path) -> tuple[Path, list[R
     folder = reports / sweep
     folder.mkdir(parents=True, exist_ok=True)
     _write_lines(folder / store.MANIFEST, [manifest])
-    visits = {(v.key, v.block): v for point in points for blocks in point.visits.values() for v in blocks.values()}
-    exams = {exam.key: exam for point in points for exam in (*point.exams.values(), *point.blind.values())}
-    _write_lines(folder / store.VISITS, visits.values())
-    _write_lines(folder / store.EXAMS, exams.values())
+    measurements = {
+        (v.key, v.block): v for point in points for blocks in point.measurements.values() for v in blocks.values()
+    }
+    evaluations = {
+        evaluation.key: evaluation
+        for point in points
+        for evaluation in (*point.evaluations.values(), *point.blind.values())
+    }
+    _write_lines(folder / store.MEASUREMENTS, measurements.values())
+    _write_lines(folder / store.EVALUATIONS, evaluations.values())
     remarks = _write_submissions(points, folder / "submissions")
-    table = frame_of(points)
+    table = table_of(points)
     latencies = pd.DataFrame()
     if manifest.published and not table.empty:
         latencies = encoder_latencies(table, results)
@@ -65,13 +71,15 @@ def _write_submissions(points: Iterable[Result], folder: Path) -> list[str]:
     """Answers for those who judge them; returns what could not be written, and why."""
     remarks = []
     for point in points:
-        for exam in point.exams.values():
-            if exam.score is None or not exam.suite.submission:
+        for evaluation in point.evaluations.values():
+            if evaluation.score is None or not evaluation.suite.submission:
                 continue
             try:
-                write_submission(exam, point.planned.point.name, folder)
+                write_submission(evaluation, point.planned.point.name, folder)
             except HarnessError as error:
-                remarks.append(f"{exam.suite.title}, {point.planned.point.name}: not written for submission: {error}")
+                remarks.append(
+                    f"{evaluation.suite.title}, {point.planned.point.name}: not written for submission: {error}"
+                )
     return remarks
 
 

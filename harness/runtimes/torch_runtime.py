@@ -43,7 +43,7 @@ MANY = 10**7
 """Elements of an input from which one is enough."""
 
 KEPT = 4
-"""Outputs of passes that wait to be checked."""
+"""PassSummary of passes that wait to be checked."""
 
 
 class TorchDevice:
@@ -160,7 +160,7 @@ class TorchDevice:
 
 
 @dataclass
-class Left:
+class PassSummary:
     """What one pass left behind, for the bench to check."""
 
     calls: int
@@ -179,18 +179,18 @@ class Counter:
         self.calls += 1
 
 
-class TorchSubject:
+class TorchWorkload:
     """What all kinds of component share; `build` makes the one that a component asks for.
 
     Passes are run under `torch.inference_mode`, which their caller enters once: a generator that entered it would do
     so at every stage, on the clock.
     """
 
-    KINDS: ClassVar[dict[str, type[TorchSubject]]] = {}
+    KINDS: ClassVar[dict[str, type[TorchWorkload]]] = {}
 
-    def __init__(self, place: TorchDevice, component: Component, examples: Sequence[Example]):
-        self.place, self.component, self.examples = place, component, examples
-        self.wait = place.wait
+    def __init__(self, device: TorchDevice, component: Component, examples: Sequence[Example]):
+        self.device, self.component, self.examples = device, component, examples
+        self.wait = device.wait
         self.modules: list[nn.Module] = []
         self._out: Tensor = torch.zeros(())
         self._tokens = (0, 0)
@@ -204,7 +204,7 @@ class TorchSubject:
 
     def __init_subclass__(cls, kind: str = "") -> None:
         if kind:
-            TorchSubject.KINDS[kind] = cls
+            TorchWorkload.KINDS[kind] = cls
 
     def load(self) -> None:
         """Build the component and what feeds it."""
@@ -214,19 +214,19 @@ class TorchSubject:
         """A pass with input `number`; yields each stage's name when its work is submitted."""
         raise NotImplementedError
 
-    def beside(self) -> Iterator[str]:
+    def extra_stages(self) -> Iterator[str]:
         """What is timed right after a pass, on the same input."""
         return iter(())
 
-    def outputs(self) -> Left:
+    def outputs(self) -> PassSummary:
         """What the last pass left behind."""
         calls = next((counter.calls for counter in self._counters if counter.calls != 1), 1)
         self._outs.append(self._out)
         if len(self._outs) == KEPT:
             self._add_up()
-        return Left(calls, *self._tokens)
+        return PassSummary(calls, *self._tokens)
 
-    def totals(self) -> list[float]:
+    def checksums(self) -> list[float]:
         """Of each pass since this was asked last, a weighted sum of its output."""
         self._add_up()
         sums, self._sums = self._sums, []
@@ -243,7 +243,7 @@ class TorchSubject:
             self._sums.append(torch.dot(out, self._weights).item())
         self._outs.clear()
 
-    def at(self, component: Component) -> TorchSubject:
+    def at(self, component: Component) -> TorchWorkload:
         """The same modules for another resolution or number of tokens."""
         self.component = component
         return self
@@ -255,10 +255,10 @@ class TorchSubject:
             generator = torch.Generator().manual_seed(0)
             count = 8 if rows * tokens * width < MANY else 1  # one element changes with every pass in any case
             made: list[Any] = [torch.randn(shape, generator=generator) for _ in range(count)]
-            self._noises[shape] = [tensor.to(self.place.device, self.place.dtype) for tensor in made]
+            self._noises[shape] = [tensor.to(self.device.device, self.device.dtype) for tensor in made]
         return self._noises[shape]
 
-    def _stir(self, number: int) -> None:
+    def _perturb_input(self, number: int) -> None:
         """Change one element of the input of pass `number`: the eight return after a while, their content never does.
 
         Called behind the last stage of the pass before, where no clock runs.
@@ -280,19 +280,19 @@ class TorchSubject:
         return pixels
 
 
-class EncoderSubject(TorchSubject, kind="encoder"):
+class EncoderWorkload(TorchWorkload, kind="encoder"):
     """A vision encoder of random weights."""
 
     def load(self) -> None:
         """Build it in its inference form."""
         assert self.component.encoder is not None
         torch.manual_seed(0)
-        with torch.device(self.place.device):
-            self.encoder = VisionEncoder(self.component.encoder).to(self.place.dtype).eval()
+        with torch.device(self.device.device):
+            self.encoder = VisionEncoder(self.component.encoder).to(self.device.dtype).eval()
         self.modules = [self.encoder]
         self.at(self.component)
 
-    def at(self, component: Component) -> TorchSubject:
+    def at(self, component: Component) -> TorchWorkload:
         """The same encoder at another resolution."""
         assert component.resolution is not None
         self.encoder.prepare(component.resolution)
@@ -306,14 +306,14 @@ class EncoderSubject(TorchSubject, kind="encoder"):
         assert component.resolution is not None
         pixels = self._pixels(number, component.encoder, component.resolution, component.tiles)
         yield "preprocess"
-        pixels = pixels.to(self.place.device, self.place.dtype)
+        pixels = pixels.to(self.device.device, self.device.dtype)
         yield "transfer"
         self._out = self.encoder(pixels)
         yield "encode"
         self._tokens = (self._out.shape[0] * self._out.shape[1], 0)
 
 
-class ConnectorSubject(TorchSubject, kind="connector"):
+class ConnectorWorkload(TorchWorkload, kind="connector"):
     """A connector of random weights on random visual tokens."""
 
     def load(self) -> None:
@@ -322,13 +322,13 @@ class ConnectorSubject(TorchSubject, kind="connector"):
         assert connector is not None
         assert llm is not None
         torch.manual_seed(0)
-        with torch.device(self.place.device):
+        with torch.device(self.device.device):
             self.connector = build_connector(connector, inputs_of(self.component), llm.config["hidden_size"])
-            self.connector.to(self.place.dtype).eval()
+            self.connector.to(self.device.dtype).eval()
         self.modules = [self.connector]
         self.at(self.component)
 
-    def at(self, component: Component) -> TorchSubject:
+    def at(self, component: Component) -> TorchWorkload:
         """The same connector on another number of tiles."""
         (count, features), *more = inputs_of(component)
         self._inputs = self._noise(count, features, component.tiles)
@@ -342,10 +342,10 @@ class ConnectorSubject(TorchSubject, kind="connector"):
         self._out = self.connector(tokens, *self._more)
         yield "project"
         self._tokens = (self._out.shape[0] * self._out.shape[1], 0)
-        self._stir(number + 1)
+        self._perturb_input(number + 1)
 
 
-class FusionSubject(TorchSubject, kind="fusion"):
+class FusionWorkload(TorchWorkload, kind="fusion"):
     """Layers within an LLM that attend to visual features, alone: random hidden states and a random memory."""
 
     def load(self) -> None:
@@ -355,14 +355,14 @@ class FusionSubject(TorchSubject, kind="fusion"):
         assert llm is not None
         torch.manual_seed(0)
         width = llm.config["hidden_size"]
-        with torch.device(self.place.device):
-            self.fused = Fused(fusion, width).to(self.place.dtype).eval()
+        with torch.device(self.device.device):
+            self.fused = Fused(fusion, width).to(self.device.dtype).eval()
         self.modules = [self.fused]
         self.width = width
-        self._memory = torch.randn(fusion.memory).to(self.place.device, self.place.dtype)
+        self._memory = torch.randn(fusion.memory).to(self.device.device, self.device.dtype)
         self.at(self.component)
 
-    def at(self, component: Component) -> TorchSubject:
+    def at(self, component: Component) -> TorchWorkload:
         """The same layers on another number of tokens."""
         self._inputs = self._noise(component.visual_tokens + component.text_tokens, self.width)
         return super().at(component)
@@ -373,10 +373,10 @@ class FusionSubject(TorchSubject, kind="fusion"):
         self._out = self.fused(self._inputs[number % len(self._inputs)], self._memory)
         yield "fuse"
         self._tokens = (self._out.shape[1] - self.component.text_tokens, self.component.text_tokens)
-        self._stir(number + 1)
+        self._perturb_input(number + 1)
 
 
-class LanguageSubject(TorchSubject):
+class LanguageWorkload(TorchWorkload):
     """What an LLM alone and an LLM in a whole VLM share: from visual tokens and a prompt to the first token."""
 
     llm: PreTrainedModel
@@ -394,26 +394,26 @@ class LanguageSubject(TorchSubject):
     def _embed(self, first: Tensor, second: Tensor) -> Tensor:
         return splice(self.llm, first, self._visual, second)
 
-    def beside(self) -> Iterator[str]:
+    def extra_stages(self) -> Iterator[str]:
         """Prefill over the visual tokens of the last pass alone: the paper's definition."""
         if self.component.visual_tokens:
             prefill(self.llm, self._visual)
             yield "prefill_visual"
 
 
-class LlmSubject(LanguageSubject, kind="llm"):
+class LlmWorkload(LanguageWorkload, kind="llm"):
     """An LLM of random weights on random visual tokens and a prompt of the protocol's length."""
 
     def load(self) -> None:
         """Build it and its inputs."""
         assert self.component.llm is not None
         torch.manual_seed(0)
-        device, dtype = self.place.device, self.place.dtype
+        device, dtype = self.device.device, self.device.dtype
         self.llm = build_llm(self.component.llm, self.component.attention, device, dtype)
         self.modules = [self.llm]
         self.at(self.component)
 
-    def at(self, component: Component) -> TorchSubject:
+    def at(self, component: Component) -> TorchWorkload:
         """The same LLM on another number of tokens."""
         assert component.llm is not None
         self._inputs = self._noise(component.visual_tokens, component.llm.config["hidden_size"])
@@ -429,13 +429,13 @@ class LlmSubject(LanguageSubject, kind="llm"):
             after[0] = number % self.llm.config.vocab_size
         yield "tokenize"
         self._visual = self._inputs[number % len(self._inputs)]
-        first, second = (torch.tensor([ids], device=self.place.device) for ids in (before, after))
+        first, second = (torch.tensor([ids], device=self.device.device) for ids in (before, after))
         yield "transfer"
         yield from self._first_token(first, second)
-        self._stir(number + 1)
+        self._perturb_input(number + 1)
 
 
-class VlmSubject(LanguageSubject, kind="vlm"):
+class VlmWorkload(LanguageWorkload, kind="vlm"):
     """A whole VLM, from its checkpoint or with random weights."""
 
     def load(self) -> None:
@@ -445,7 +445,7 @@ class VlmSubject(LanguageSubject, kind="vlm"):
         assert encoder is not None
         assert connector is not None
         assert llm is not None
-        device, dtype = self.place.device, self.place.dtype
+        device, dtype = self.device.device, self.device.dtype
         if component.checkpoint:
             self.vlm = load_trained(component)
         else:
@@ -463,7 +463,7 @@ class VlmSubject(LanguageSubject, kind="vlm"):
         self.modules = [self.vlm.encoder, self.llm]
         self.at(component)
 
-    def at(self, component: Component) -> TorchSubject:
+    def at(self, component: Component) -> TorchWorkload:
         """The same VLM at another resolution."""
         assert component.resolution is not None
         self.vlm.prepare(component.resolution)
@@ -472,7 +472,7 @@ class VlmSubject(LanguageSubject, kind="vlm"):
     def run(self, number: int) -> Iterator[str]:
         """One pass from image bytes and a question to the first token's id, stage by stage."""
         self._start()
-        device, component = self.place.device, self.component
+        device, component = self.device.device, self.component
         assert component.encoder is not None
         assert component.resolution is not None
         images = [self._pixels(number, component.encoder, component.resolution, component.tiles)]
@@ -482,7 +482,7 @@ class VlmSubject(LanguageSubject, kind="vlm"):
         before, after = self.vlm.question_ids(question) if self.vlm.tokenizer else stand_in_ids(question)
         before, after = fit(before, after, self.component.text_tokens, self.llm.config.vocab_size)
         yield "tokenize"
-        there = [pixels.to(device, self.place.dtype) for pixels in images]
+        there = [pixels.to(device, self.device.dtype) for pixels in images]
         first, second = (torch.tensor([ids], device=device) for ids in (before, after))
         yield "transfer"
         features = [self.vlm.encode(there[0])]
@@ -495,14 +495,14 @@ class VlmSubject(LanguageSubject, kind="vlm"):
     def _embed(self, first: Tensor, second: Tensor) -> Tensor:
         return self.vlm.prompt(self._visual, first, second)
 
-    def beside(self) -> Iterator[str]:
+    def extra_stages(self) -> Iterator[str]:
         """Prefill over the visual tokens of the last pass alone, which then stand first."""
         if self.vlm.fused is not None:
             self.vlm.fused.places = slice(0, self._visual.shape[1])
-        yield from super().beside()
+        yield from super().extra_stages()
 
 
-class PublishedSubject(TorchSubject, kind="published"):
+class PublishedWorkload(TorchWorkload, kind="published"):
     """A VLM as its authors published it: its own processor, its own classes, cut into stages."""
 
     def load(self) -> None:
@@ -514,7 +514,7 @@ class PublishedSubject(TorchSubject, kind="published"):
         """One pass from image bytes and a question to the first token's id, stage by stage."""
         self._start()
         image, question = self.examples[number % len(self.examples)]
-        model, device = self.model, self.place.device
+        model, device = self.model, self.device.device
         prepared = model.prepare([image], [question])
         prompt = fit_prompt(prepared.prompts[0], model.image_token, self.component.text_tokens)
         pixels = prepared.image["pixel_values"].clone()
@@ -527,15 +527,15 @@ class PublishedSubject(TorchSubject, kind="published"):
         self._encoded = model.encode([there])
         yield "encode"
         self._prepared = there
-        begun = model.begin([there], [self._prompt], self._encoded, whole=True)
-        self._out = begun.logits
+        prefilled = model.begin([there], [self._prompt], self._encoded, whole=True)
+        self._out = prefilled.logits
         yield "prefill"
         int(self._out.argmax(-1).item())
         yield "sample"
         visual = int((prompt["input_ids"] == model.image_token).sum())
-        self._tokens = (visual, int(begun.cache.get_seq_length()) - visual)
+        self._tokens = (visual, int(prefilled.cache.get_seq_length()) - visual)
 
-    def beside(self) -> Iterator[str]:
+    def extra_stages(self) -> Iterator[str]:
         """Prefill over the visual tokens of the last pass alone, and what its processor puts between them."""
         places = (self._prompt["input_ids"][0] == self.model.image_token).nonzero()[:, 0]
         region = {name: value[:, places[0] : places[-1] + 1] for name, value in self._prompt.items()}
@@ -543,9 +543,9 @@ class PublishedSubject(TorchSubject, kind="published"):
         yield "prefill_visual"
 
 
-def build(place: TorchDevice, component: Component, examples: Sequence[Example]) -> TorchSubject:
+def build(device: TorchDevice, component: Component, examples: Sequence[Example]) -> TorchWorkload:
     """The component, ready to be timed."""
-    return TorchSubject.KINDS[component.kind](place, component, examples)
+    return TorchWorkload.KINDS[component.kind](device, component, examples)
 
 
 def stand_in_ids(question: str) -> tuple[list[int], list[int]]:

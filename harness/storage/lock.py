@@ -23,7 +23,7 @@ import psutil
 from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
 
-from harness.schema import HarnessError, Noun, one_line
+from harness.schema import Frozen, HarnessError, one_line
 from harness.storage.intake import parse_json, read_bytes
 
 PLACE = "VLM_HARNESS_LOCK"
@@ -39,7 +39,7 @@ NAME_BYTES = 16 * 2**10
 NAMELESS = "a process that has not said its name"
 
 
-class Holder(Noun):
+class Holder(Frozen):
     """Who holds a lock, as it says."""
 
     pid: int = Field(gt=0, lt=2**31)

@@ -1,8 +1,9 @@
 """The notebook: append-only entries under `results/measured/<machine>/`; the only writer there.
 
-`visits.jsonl` holds what was timed, `exams.jsonl` what was asked: files of JSON lines (`storage.lines`). An entry is
-validated as it will be read back before it is written. `sweeps/<name>.json`, a sweep's manifest, names the very entries
-that its last run rests on, by the hash of their lines, so that its report stays what it was whatever is measured later.
+`measurements.jsonl` holds what was timed, `evaluations.jsonl` what was asked: files of JSON lines (`storage.lines`). An
+entry is validated as it will be read back before it is written. `sweeps/<name>.json`, a sweep's manifest, names the
+very entries that its last run rests on, by the hash of their lines, so that its report stays what it was whatever is
+measured later.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ from harness.schema import (
     SCHEMA_VERSION,
     Claim,
     Entry,
-    Exam,
+    Evaluation,
     HarnessError,
     Machine,
     Manifest,
+    Measurement,
     Pins,
     Planned,
     Slug,
-    Visit,
     first_fault,
 )
 from harness.storage import lines
 from harness.storage.intake import LINE_BYTES, parse_json, read_text
 
-VISITS, EXAMS = "visits.jsonl", "exams.jsonl"
+MEASUREMENTS, EVALUATIONS = "measurements.jsonl", "evaluations.jsonl"
 MANIFEST = "manifest.json"
 """A report's copy of its sweep's manifest, beside copies of the records that it names."""
 
@@ -45,7 +46,7 @@ mend = lines.mend
 
 def file_of(noun: type[Entry]) -> str:
     """Name of the file that holds entries of this kind."""
-    return VISITS if noun is Visit else EXAMS
+    return MEASUREMENTS if noun is Measurement else EVALUATIONS
 
 
 def path_of(root: Path, machine: Machine, noun: type[Entry]) -> Path:
@@ -109,7 +110,7 @@ def _parse(path: Path, number: int, line: bytes, noun: type[E]) -> E:
 
 def files(root: Path, *nouns: type[Entry]) -> list[Path]:
     """The files of every machine, of the kinds that are named or of all."""
-    names = [file_of(noun) for noun in nouns or (Visit, Exam)]
+    names = [file_of(noun) for noun in nouns or (Measurement, Evaluation)]
     return sorted(path for name in names for path in (root / "measured").glob(f"*/{name}"))
 
 
@@ -118,26 +119,26 @@ def read_all(root: Path, noun: type[E]) -> list[E]:
     return [entry for path in files(root, noun) for entry in read(path, noun)]
 
 
-def by_block(visits: Iterable[Visit]) -> dict[str, dict[int, Visit]]:
-    """Key -> block -> the newest visit, a failed one too: what was measured later replaces what was before."""
-    chosen: dict[str, dict[int, Visit]] = {}
-    for visit in visits:
-        chosen.setdefault(visit.key, {})[visit.block] = visit
+def by_block(measurements: Iterable[Measurement]) -> dict[str, dict[int, Measurement]]:
+    """Key -> block -> the newest measurement, a failed one too: what was measured later replaces what was before."""
+    chosen: dict[str, dict[int, Measurement]] = {}
+    for measurement in measurements:
+        chosen.setdefault(measurement.key, {})[measurement.block] = measurement
     return chosen
 
 
-def latest(exams: Iterable[Exam]) -> dict[str, Exam]:
-    """By key: the newest good exam, or the newest failure where there is no good one."""
-    chosen: dict[str, Exam] = {}
-    for exam in exams:
-        known = chosen.get(exam.key)
-        if known is None or exam.status == "ok" or known.status != "ok":
-            chosen[exam.key] = exam
+def latest(evaluations: Iterable[Evaluation]) -> dict[str, Evaluation]:
+    """By key: the newest good evaluation, or the newest failure where there is no good one."""
+    chosen: dict[str, Evaluation] = {}
+    for evaluation in evaluations:
+        known = chosen.get(evaluation.key)
+        if known is None or evaluation.status == "ok" or known.status != "ok":
+            chosen[evaluation.key] = evaluation
     return chosen
 
 
 def journal_of(root: Path, key: str) -> Path:
-    """Where the answers of an exam are kept as they come."""
+    """Where the answers of an evaluation are kept as they come."""
     return root / "journal" / f"{key}.jsonl"
 
 
@@ -145,54 +146,63 @@ def journal_of(root: Path, key: str) -> Path:
 class Contents:
     """Entries of a store, with the names of their lines."""
 
-    visits: dict[str, Visit]
+    measurements: dict[str, Measurement]
     """In the order of writing, machine by machine."""
-    exams: dict[str, Exam]
+    evaluations: dict[str, Evaluation]
 
     @classmethod
     def of(cls, root: Path) -> Contents:
         """Everything under `root`."""
-        visits = {name: entry for path in files(root, Visit) for name, entry in read_named(path, Visit)}
-        exams = {name: entry for path in files(root, Exam) for name, entry in read_named(path, Exam)}
-        return cls(visits, exams)
+        measurements = {
+            name: entry for path in files(root, Measurement) for name, entry in read_named(path, Measurement)
+        }
+        evaluations = {name: entry for path in files(root, Evaluation) for name, entry in read_named(path, Evaluation)}
+        return cls(measurements, evaluations)
 
-    def newest(self) -> tuple[dict[str, dict[int, Visit]], dict[str, Exam]]:
-        """What counts now: visits by key and block, exams by key."""
-        return by_block(self.visits.values()), latest(self.exams.values())
+    def newest(self) -> tuple[dict[str, dict[int, Measurement]], dict[str, Evaluation]]:
+        """What counts now: measurements by key and block, evaluations by key."""
+        return by_block(self.measurements.values()), latest(self.evaluations.values())
 
     def pin(self, points: Iterable[Planned]) -> Pins:
         """The names of what counts now of these points."""
         points = list(points)
         keys = {key for planned in points for key in planned.components.values()}
-        asked = {key for planned in points for key in (*planned.exams.values(), *planned.blind.values())}
-        names = {id(entry): name for name, entry in (*self.visits.items(), *self.exams.items())}
-        visits, exams = self.newest()
+        asked = {key for planned in points for key in (*planned.evaluations.values(), *planned.blind.values())}
+        names = {id(entry): name for name, entry in (*self.measurements.items(), *self.evaluations.items())}
+        measurements, evaluations = self.newest()
         return Pins(
-            visits={k: {b: names[id(v)] for b, v in blocks.items()} for k, blocks in visits.items() if k in keys},
-            exams={k: names[id(exam)] for k, exam in exams.items() if k in asked},
+            measurements={
+                k: {b: names[id(v)] for b, v in blocks.items()} for k, blocks in measurements.items() if k in keys
+            },
+            evaluations={k: names[id(evaluation)] for k, evaluation in evaluations.items() if k in asked},
         )
 
-    def pinned(self, pins: Pins, where: str) -> tuple[dict[str, dict[int, Visit]], dict[str, Exam]]:
+    def pinned(self, pins: Pins, where: str) -> tuple[dict[str, dict[int, Measurement]], dict[str, Evaluation]]:
         """What was pinned; raises `HarnessError` if an entry is not in the store any more."""
-        missing = [name for blocks in pins.visits.values() for name in blocks.values() if name not in self.visits]
-        missing += [name for name in pins.exams.values() if name not in self.exams]
+        missing = [
+            name for blocks in pins.measurements.values() for name in blocks.values() if name not in self.measurements
+        ]
+        missing += [name for name in pins.evaluations.values() if name not in self.evaluations]
         if missing:
             raise HarnessError(
                 f"{where}: rests on {len(missing)} records that are not in the store any more (first: {missing[0]}); "
                 f"put their files back, or let it rest on what is there with refresh=true"
             )
-        visits = {key: {block: self.visits[name] for block, name in all_.items()} for key, all_ in pins.visits.items()}
-        return visits, {key: self.exams[name] for key, name in pins.exams.items()}
+        measurements = {
+            key: {block: self.measurements[name] for block, name in all_.items()}
+            for key, all_ in pins.measurements.items()
+        }
+        return measurements, {key: self.evaluations[name] for key, name in pins.evaluations.items()}
 
 
-def load(root: Path) -> tuple[dict[str, dict[int, Visit]], dict[str, Exam]]:
-    """What counts of everything under `root`: visits by key and block, exams by key."""
+def load(root: Path) -> tuple[dict[str, dict[int, Measurement]], dict[str, Evaluation]]:
+    """What counts of everything under `root`: measurements by key and block, evaluations by key."""
     return Contents.of(root).newest()
 
 
-def load_report(folder: Path) -> tuple[dict[str, dict[int, Visit]], dict[str, Exam]]:
+def load_report(folder: Path) -> tuple[dict[str, dict[int, Measurement]], dict[str, Evaluation]]:
     """The same from the copies that stand beside a report."""
-    return by_block(read(folder / VISITS, Visit)), latest(read(folder / EXAMS, Exam))
+    return by_block(read(folder / MEASUREMENTS, Measurement)), latest(read(folder / EVALUATIONS, Evaluation))
 
 
 def manifest_path(root: Path, name: str) -> Path:

@@ -52,8 +52,8 @@ def _dataset(path: str, name: str | None, split: str, revision: str | None) -> t
 
 
 def pin(source: Source) -> Source:
-    """The source at the hub's present commit, so that other data is another exam; as it is where the hub cannot be
-    asked, and where it is not on the hub."""
+    """The source at the hub's present commit, so that other data is another evaluation; as it is where the hub cannot
+    be asked, and where it is not on the hub."""
     if source.path == DRAWN or source.revision or is_local(source.path):
         return source
     return source.model_copy(update={"revision": _commit(source.path, None)})

@@ -13,25 +13,25 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.schema import Answer, Exam, HarnessError, file_stem
+from harness.schema import Answer, Evaluation, HarnessError, file_stem
 
 ENDINGS = {"mm_vet": "json", "llava_bench": "jsonl", "mmbench": "xlsx"}
 """Formats there are, with the ending of their files."""
 
 
-def write_submission(exam: Exam, model: str, folder: Path) -> Path:
-    """Write an exam's answers for those who judge them; `model` is what the file calls the VLM.
+def write_submission(evaluation: Evaluation, model: str, folder: Path) -> Path:
+    """Write an evaluation's answers for those who judge them; `model` is what the file calls the VLM.
 
     Raises `HarnessError` where the answers lack what the format wants: nothing is written then.
     """
-    form = exam.suite.submission
-    if exam.score is None or form not in WRITERS:
-        raise HarnessError(f"{exam.suite.name}: no answers, or no form {form!r}; there are: {', '.join(WRITERS)}")
-    path = folder / f"{file_stem(f'{exam.suite.name}-{model}', 120)}.{ENDINGS[form]}"
+    form = evaluation.suite.submission
+    if evaluation.score is None or form not in WRITERS:
+        raise HarnessError(f"{evaluation.suite.name}: no answers, or no form {form!r}; there are: {', '.join(WRITERS)}")
+    path = folder / f"{file_stem(f'{evaluation.suite.name}-{model}', 120)}.{ENDINGS[form]}"
     folder.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"part-{path.name}")  # the ending tells pandas the format
     try:
-        WRITERS[form](exam.score.answers, model, part)
+        WRITERS[form](evaluation.score.answers, model, part)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -23,7 +23,7 @@ from harness.suites.submissions import ENDINGS
 
 FOLDER = Path(sweeps.__file__).parent / "suite"
 
-JUDGED = "bypass"
+EXTERNALLY_GRADED = "bypass"
 """lm-eval's name for a metric that is left to others."""
 
 
@@ -86,7 +86,7 @@ def suite_of(task: dict[str, Any], path: Path, data: str = "") -> Suite:
     submission = str(about.get("submission", ""))
     if submission and submission not in ENDINGS:
         raise HarnessError(f"{path}: no submission format {submission!r}; there are: {', '.join(sorted(ENDINGS))}")
-    if submission and metrics == [JUDGED]:
+    if submission and metrics == [EXTERNALLY_GRADED]:
         metrics = [""]
     elif unregistered := [metric for metric in metrics if metric not in METRICS]:
         raise HarnessError(f"{path}: no metric {unregistered[0]!r}; there are: {', '.join(sorted(METRICS))}")

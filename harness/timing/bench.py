@@ -33,7 +33,7 @@ from typing import Any, Literal, Protocol
 from harness.schema import (
     MAIN_STAGE,
     TTFTS,
-    WHOLE,
+    WHOLE_VLM_KINDS,
     Component,
     HarnessError,
     InvalidOutput,
@@ -46,13 +46,13 @@ from harness.stats import half_width, spread, sum_passes
 from harness.timing.telemetry import Reading, mark
 
 FEWEST = 6
-"""Samples that even a slow component gets, unless the protocol asks for fewer: with fewer the median of a visit has no
-95% interval."""
+"""Samples that even a slow component gets, unless the protocol asks for fewer: with fewer the median of a measurement
+has no 95% interval."""
 SETTLED = 40
 """Samples from which the noise itself may be called settled: it is when the spread between the quartiles of the first
 half, of three quarters and of all of them differ by less than 5%."""
 REPEATS = 2
-"""Passes of one input at the end of a visit; one if a pass is slow."""
+"""Passes of one input at the end of a measurement; one if a pass is slow."""
 SLOW = 5.0
 """Seconds from which a pass is slow: a cache that hides its work would show in one repeat."""
 CACHED = 0.9
@@ -66,8 +66,8 @@ SIGN = 1.0
 """Seconds between two signs of life: whoever hears one wakes up and takes a processor from what is timed (every pass
 lost 10% of its time to it once)."""
 ROUNDS = 4
-"""Turns in which the samples of a visit are taken: a machine drifts within seconds, and what is spread over a block
-sees its mean."""
+"""Turns in which the samples of a measurement are taken: a machine drifts within seconds, and what is spread over a
+block sees its mean."""
 
 Stop = Literal["precision", "settled", "max_samples", "max_seconds"]
 
@@ -84,7 +84,7 @@ class UntrustedTimer(HarnessError):
         self.timer = timer
 
 
-class Outputs(Protocol):
+class PassSummary(Protocol):
     """What a pass left behind for the bench to check."""
 
     calls: int
@@ -93,19 +93,19 @@ class Outputs(Protocol):
     text_tokens: int
 
 
-class Subject(Protocol):
+class Workload(Protocol):
     """A component on a runtime (see `harness.runtimes.torch_runtime`)."""
 
     def run(self, number: int) -> Iterator[str]:
         """A pass with input `number`; yields each stage's name when its work is submitted."""
 
-    def beside(self) -> Iterator[str]:
+    def extra_stages(self) -> Iterator[str]:
         """What is timed right after a pass, on the same input; nothing for most components."""
 
-    def outputs(self) -> Outputs:
+    def outputs(self) -> PassSummary:
         """What the last pass left behind."""
 
-    def totals(self) -> list[float]:
+    def checksums(self) -> list[float]:
         """Of each pass since this was asked last, a weighted sum of its output's elements: not finite if one of them is
         not, and another one for another input. Asked once a window: on cold caches a sum costs ten times its work."""
 
@@ -113,7 +113,7 @@ class Subject(Protocol):
         """Return when the device is done."""
 
 
-class Eyes(Protocol):
+class Counters(Protocol):
     """What the bench needs of `harness.timing.telemetry.Watch`."""
 
     cores: int
@@ -129,20 +129,20 @@ class Eyes(Protocol):
 
 
 class Bench:
-    """Takes the samples of one visit."""
+    """Takes the samples of one measurement."""
 
     def __init__(
         self,
-        subject: Subject,
+        workload: Workload,
         component: Component,
-        watch: Eyes,
+        watch: Counters,
         tick: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.perf_counter,
         enter: Callable[[], object] = lambda: None,
     ):
-        """`tick` is a sign of life, called between two passes; `enter` makes the subject this component's again, when
+        """`tick` is a sign of life, called between two passes; `enter` makes the workload this component's again, when
         another one had the same modules in the meantime."""
-        self.subject, self.component, self.watch = subject, component, watch
+        self.workload, self.component, self.watch = workload, component, watch
         self.tick, self.clock, self.enter = tick, clock, enter
         self.rules: Rules = component.protocol
         self.seconds: dict[str, list[float]] = {name: [] for name in stages_of(component)}
@@ -208,10 +208,10 @@ class Bench:
         self.enter()
         self._last = math.nan
         if not self.long:
-            for _ in self._staged(self.subject.run(self._next())):
+            for _ in self._staged(self.workload.run(self._next())):
                 pass
             self._check()
-            self._judge()
+            self._check_outputs()
         self.busy += self.clock() - begin
 
     def account(self, before: Reading, after: Reading, seconds: float, sides: int) -> None:
@@ -250,7 +250,7 @@ class Bench:
         """Judge and mark the passes of a window and look at the stopping rule; `seconds`: what the look at the machine
         took."""
         begin = self.clock()
-        self._judge()
+        self._check_outputs()
         self.marks += [note] * passes
         self._spent += seconds
         self.stop = self.stop or self._stop()
@@ -260,10 +260,10 @@ class Bench:
         """One staged pass, what is timed beside it, and the fused pass of a whole VLM; each on a new input."""
         begin = self.clock()
         self.tick()
-        for name, spent in self._staged(self.subject.run(self._next())):
+        for name, spent in self._staged(self.workload.run(self._next())):
             self.seconds[name].append(spent)
         self._check()
-        for name, spent in self._staged(self.subject.beside()):
+        for name, spent in self._staged(self.workload.extra_stages()):
             self.seconds[name].append(spent)
         if "ttft_fused" in self.seconds:
             self.seconds["ttft_fused"].append(self._fused(self._next()))
@@ -276,7 +276,7 @@ class Bench:
 
     def _staged(self, stages: Iterator[str]) -> Iterator[tuple[str, float]]:
         """Seconds of each stage, the device awaited on both sides."""
-        clock, wait = self.clock, self.subject.wait
+        clock, wait = self.clock, self.workload.wait
         names: list[str] = []
         wait()
         edges = [clock()]
@@ -288,16 +288,16 @@ class Bench:
 
     def _fused(self, number: int) -> float:
         """Seconds of one whole pass, the device awaited before and after."""
-        self.subject.wait()
+        self.workload.wait()
         begin = self.clock()
-        for _ in self.subject.run(number):
+        for _ in self.workload.run(number):
             pass
-        self.subject.wait()
+        self.workload.wait()
         return self.clock() - begin
 
     def _check(self) -> None:
         """Refuse a pass that did not do what was asked for."""
-        found = self.subject.outputs()
+        found = self.workload.outputs()
         if (found.calls, found.visual_tokens, found.text_tokens) != self._expected:
             component = self.component
             if found.calls != 1:
@@ -306,9 +306,9 @@ class Bench:
                 raise InvalidOutput(f"{found.visual_tokens} visual tokens, expected {component.visual_tokens}")
             raise InvalidOutput(f"{found.text_tokens} text tokens, expected {component.text_tokens}")
 
-    def _judge(self, repeated: bool = False) -> None:
+    def _check_outputs(self, repeated: bool = False) -> None:
         """Refuse passes whose output is not finite, or that of the pass before although the input was another."""
-        for total in self.subject.totals():
+        for total in self.workload.checksums():
             if not math.isfinite(total):
                 raise InvalidOutput("the output is not finite")
             if total == self._last and not repeated:
@@ -330,8 +330,8 @@ class Bench:
         return "settled" if len(clean) >= SETTLED and all(map(_is_settled, heads)) else None
 
     def _heads(self) -> list[list[float]]:
-        """The series that must be known well before a visit ends."""
-        if self.component.kind in WHOLE:
+        """The series that must be known well before a measurement ends."""
+        if self.component.kind in WHOLE_VLM_KINDS:
             return [sum_passes(self.seconds, TTFTS["ttft_user"]), self.seconds["ttft_fused"]]
         return [self.seconds[MAIN_STAGE[self.component.kind]]]
 
@@ -360,9 +360,9 @@ class Bench:
 
     def _times(self, number: int) -> dict[str, float]:
         self.tick()
-        times = dict(self._staged(self.subject.run(number)))
+        times = dict(self._staged(self.workload.run(number)))
         self._check()
-        self._judge(repeated=True)
+        self._check_outputs(repeated=True)
         return times
 
 

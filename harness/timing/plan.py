@@ -1,4 +1,5 @@
-"""From points to what has to be measured: components once each, a few whole VLMs, exams; and what that will take."""
+"""From points to what has to be measured: components once each, a few whole VLMs, evaluations; and what that will
+take."""
 
 from __future__ import annotations
 
@@ -17,12 +18,12 @@ from harness.schema import (
     DRAWN,
     Ceilings,
     Component,
-    Exam,
+    Evaluation,
     Machine,
+    Measurement,
     Planned,
     Point,
     Suite,
-    Visit,
     Work,
     component_key,
     fingerprint,
@@ -32,23 +33,25 @@ from harness.schema import (
 from harness.timing.bench import REPEATS, ROUNDS, SLOW, WINDOW
 from harness.timing.costs import parameters_of, work_of
 
-START = 6.0
-"""Seconds that a fresh process takes until its first visit: imports, timer test, ceilings (measured on two cores)."""
+PROCESS_START_SECONDS = 6.0
+"""Seconds that a fresh process takes until its first measurement: imports, timer test, ceilings (measured on two
+cores)."""
 EFFICIENCY = (0.2, 0.7)
 """Shares of the device's ceiling that a small and a large stage are assumed to reach before they have been measured."""
 LARGE = 2e10
 """Operations from which a stage is large."""
-DECODE = 0.012
+IMAGE_DECODE_SECONDS = 0.012
 """Seconds to decode and resize an image, assumed before it has been measured."""
 BUILD = 2e8
 """Weights that are made a second, assumed."""
-EXAM = 2.5
-"""Seconds of an exam, assumed before any was taken."""
+EVALUATION_SECONDS = 2.5
+"""Seconds of an evaluation, assumed before any was taken."""
 BLIND = {True: 0.1, False: 0.75}
-"""Share of an exam's time that a blind run takes, assumed before any was taken, of a suite that is drawn (few different
-questions) and of others (0.59 of DocVQA's shape and 0.87 of GQA's, every question different, measured on two cores)."""
-BATCH = 2 * 2**30
-"""Bytes of weights that take turns in one process; a larger model is visited alone."""
+"""Share of an evaluation's time that a blind run takes, assumed before any was taken, of a suite that is drawn (few
+different questions) and of others (0.59 of DocVQA's shape and 0.87 of GQA's, every question different, measured on two
+cores)."""
+BATCH_WEIGHT_BYTES = 2 * 2**30
+"""Bytes of weights that take turns in one process; a larger model is measured alone."""
 MEMORY = 0.6
 """Share of the memory that weights may take; a larger LLM is measured at a few depths and extended."""
 DEPTHS = (2, 5, 8)
@@ -62,7 +65,7 @@ class Plan:
 
     points: list[Planned] = field(default_factory=list)
     components: dict[str, Component] = field(default_factory=dict)
-    exams: dict[str, tuple[Point, Suite]] = field(default_factory=dict)
+    evaluations: dict[str, tuple[Point, Suite]] = field(default_factory=dict)
     commands: dict[str, str] = field(default_factory=dict)
     """Key -> a command that measures it again."""
     machines: dict[str, Machine] = field(default_factory=dict)
@@ -86,36 +89,38 @@ class Plan:
         stages = {name: work.parameters for name, work in self.work(key).items() if name != "prefill_visual"}
         return sum(stages.values()) * bytes_of(self.components[key])
 
-    def missing(self, visits: Mapping[str, Mapping[int, Visit]], force: bool = False) -> list[list[str]]:
-        """For each block the keys of the components that it has to visit; blocks with nothing to do are empty."""
+    def missing(self, measurements: Mapping[str, Mapping[int, Measurement]], force: bool = False) -> list[list[str]]:
+        """For each block the keys of the components that it has to measure; blocks with nothing to do are empty."""
         most = max((c.protocol.blocks for c in self.components.values()), default=0)
         return [
             [
                 key
                 for key, component in self.components.items()
                 if block < component.protocol.blocks
-                and (force or is_missing(visits.get(key, {}).get(block), component.protocol.repeats))
+                and (force or is_missing(measurements.get(key, {}).get(block), component.protocol.repeats))
             ]
             for block in range(most)
         ]
 
-    def resumed(self, visits: Mapping[str, Mapping[int, Visit]], todo: Sequence[Sequence[str]]) -> int:
-        """How many blocks of `missing` have visits in the store: what is added to them is of another process."""
+    def resumed(self, measurements: Mapping[str, Mapping[int, Measurement]], todo: Sequence[Sequence[str]]) -> int:
+        """How many blocks of `missing` have measurements in the store: what is added to them is of another process."""
         return sum(
-            any(block in visits.get(key, {}) for key in self.components.keys() - set(keys))
+            any(block in measurements.get(key, {}) for key in self.components.keys() - set(keys))
             for block, keys in enumerate(todo)
             if keys
         )
 
-    def unanswered(self, exams: Mapping[str, Exam], force: bool = False) -> list[str]:
-        """Keys of the exams that have to be taken."""
-        return [key for key in self.exams if force or key not in exams or exams[key].status != "ok"]
+    def unanswered(self, evaluations: Mapping[str, Evaluation], force: bool = False) -> list[str]:
+        """Keys of the evaluations that have to be taken."""
+        return [key for key in self.evaluations if force or key not in evaluations or evaluations[key].status != "ok"]
 
 
-def is_missing(visit: Visit | None, repeats: int) -> bool:
-    """Whether a component has to be visited (again) in a block: it was not, it failed, or it was disturbed and a kill
+def is_missing(measurement: Measurement | None, repeats: int) -> bool:
+    """Whether a component has to be measured (again) in a block: it was not, it failed, or it was disturbed and a kill
     came before its repetition."""
-    return visit is None or visit.status != "ok" or (visit.disturbed and visit.attempt < repeats)
+    return (
+        measurement is None or measurement.status != "ok" or (measurement.disturbed and measurement.attempt < repeats)
+    )
 
 
 def make_plan(
@@ -160,10 +165,10 @@ def make_plan(
                 sides.append((suite.model_copy(update={"image": "grey"}), unseen))
             for side, named in sides:
                 named[suite.name] = key = question_key(point, side, machine, rows)
-                plan.exams.setdefault(key, (point, side))
+                plan.evaluations.setdefault(key, (point, side))
                 plan.commands.setdefault(key, command)
         about = {"command": command, "no_accuracy": no_accuracy(point)}
-        plan.points.append(Planned(point=point, components=keys, exams=asked, blind=unseen, **about))
+        plan.points.append(Planned(point=point, components=keys, evaluations=asked, blind=unseen, **about))
     return plan
 
 
@@ -272,8 +277,8 @@ def batches(
     """A block's batches of units in random order, the same for the same seed.
 
     A unit is one component, or the sides of a comparison (`together`: key -> name of its group). A batch is what takes
-    turns: units whose weights fit into `BATCH` bytes together. Components that share their modules stay in one batch,
-    so that a block builds each model once.
+    turns: units whose weights fit into `BATCH_WEIGHT_BYTES` bytes together. Components that share their modules stay in
+    one batch, so that a block builds each model once.
     """
     rng = random.Random(f"{seed}/{block}")
     groups: dict[str, dict[str, list[str]]] = {}
@@ -294,7 +299,7 @@ def batches(
         size = sum(plan.weight_bytes(key) for key in heads.values())
         component = plan.components[units[0][0]]
         place = f"{component.device} {component.dtype} {component.threads}"
-        if place not in made or sizes[place] + size > BATCH:
+        if place not in made or sizes[place] + size > BATCH_WEIGHT_BYTES:
             made.setdefault(place, []).append([])
             sizes[place] = 0
         sizes[place] += size
@@ -304,10 +309,10 @@ def batches(
     return found
 
 
-def estimate_visit(component: Component, work: Mapping[str, Work], ceilings: Ceilings) -> float:
-    """Seconds that a visit will take: the model on paper.
+def estimate_measurement(component: Component, work: Mapping[str, Work], ceilings: Ceilings) -> float:
+    """Seconds that a measurement will take: the model on paper.
 
-    A pass takes its work at `EFFICIENCY` of the device's matrix product; a visit its warm-up, passes until
+    A pass takes its work at `EFFICIENCY` of the device's matrix product; a measurement its warm-up, passes until
     `max_seconds` or `max_samples` (but six in any case, or `min_samples`), one at the begin of each round if they are
     short, and repeats, after its weights were made.
     """
@@ -315,7 +320,7 @@ def estimate_visit(component: Component, work: Mapping[str, Work], ceilings: Cei
     if not work:  # a published VLM: two passes of a second or so, until it has been measured
         return rules.warmup_seconds + rules.max_seconds + 2.0 * (ROUNDS + 6)
     once = sum(w.flops / (EFFICIENCY[w.flops > LARGE] * ceilings.flops_per_second) for w in work.values())
-    once += DECODE if component.kind in ("encoder", "vlm") else 0.0
+    once += IMAGE_DECODE_SECONDS if component.kind in ("encoder", "vlm") else 0.0
     if component.kind == "vlm":  # a staged and a fused pass
         once = 2 * once
     passes = max(min(rules.max_samples, rules.max_seconds / once), min(6, rules.min_samples))
@@ -329,47 +334,52 @@ def estimate_visit(component: Component, work: Mapping[str, Work], ceilings: Cei
 class Estimate:
     """Seconds that what is missing will take."""
 
-    visits: Mapping[str, float]
-    """One visit to each component, by its key."""
-    exam: float
+    measurements: Mapping[str, float]
+    """One measurement to each component, by its key."""
+    evaluation: float
     blocks: float = 0.0
-    """All visits, with the start of a process for each block."""
-    exams: float = 0.0
-    """All exams, with the start of their process."""
+    """All measurements, with the start of a process for each block."""
+    evaluations: float = 0.0
+    """All evaluations, with the start of their process."""
     blind: float = 0.0
-    """One blind exam."""
+    """One blind evaluation."""
 
-    def exam_of(self, suite: Suite) -> float:
-        """One exam, with sight or without."""
-        return self.exam if suite.image == "given" else self.blind
+    def evaluation_of(self, suite: Suite) -> float:
+        """One evaluation, with sight or without."""
+        return self.evaluation if suite.image == "given" else self.blind
 
     @property
     def seconds(self) -> float:
         """All of it."""
-        return self.blocks + self.exams
+        return self.blocks + self.evaluations
 
 
 def estimate(
     plan: Plan,
     todo: Sequence[Sequence[str]],
-    exams: Sequence[str],
-    visits: Mapping[str, Mapping[int, Visit]],
-    known: Iterable[Exam],
+    evaluations: Sequence[str],
+    measurements: Mapping[str, Mapping[int, Measurement]],
+    known: Iterable[Evaluation],
     ceilings: Ceilings,
 ) -> Estimate:
-    """What the missing visits and exams will take: measured ones as they took, others by `estimate_visit`."""
+    """What the missing measurements and evaluations will take: measured ones as they took, others by
+    `estimate_measurement`."""
     took: dict[str, float] = {}
     for key in {key for block in todo for key in block}:
-        good = [visit.seconds for visit in visits.get(key, {}).values() if visit.status == "ok"]
-        took[key] = sum(good) / len(good) if good else estimate_visit(plan.components[key], plan.work(key), ceilings)
+        good = [measurement.seconds for measurement in measurements.get(key, {}).values() if measurement.status == "ok"]
+        took[key] = (
+            sum(good) / len(good) if good else estimate_measurement(plan.components[key], plan.work(key), ceilings)
+        )
     seconds: dict[str, list[float]] = {"given": [], "grey": []}
-    for exam in known:
-        if exam.status == "ok":
-            seconds[exam.suite.image].append(exam.seconds)
-    each = fmean(seconds["given"] or [EXAM])
-    suites = [plan.exams[key][1] for key in exams]
+    for evaluation in known:
+        if evaluation.status == "ok":
+            seconds[evaluation.suite.image].append(evaluation.seconds)
+    each = fmean(seconds["given"] or [EVALUATION_SECONDS])
+    suites = [plan.evaluations[key][1] for key in evaluations]
     shares = [BLIND[suite.source.path == DRAWN] for suite in suites if suite.image == "grey"]
     unseen = fmean(seconds["grey"] or [each * share for share in shares] or [0.0])
-    blocks = sum(START + sum(took[key] for key in block) for block in todo if block)
-    asking = START + each * (len(exams) - len(shares)) + unseen * len(shares) if exams else 0.0
+    blocks = sum(PROCESS_START_SECONDS + sum(took[key] for key in block) for block in todo if block)
+    asking = (
+        PROCESS_START_SECONDS + each * (len(evaluations) - len(shares)) + unseen * len(shares) if evaluations else 0.0
+    )
     return Estimate(took, each, blocks, asking, unseen)

@@ -1,4 +1,5 @@
-"""One run of a sweep: visits in blocks, then exams; every outcome is in the store before the next one begins."""
+"""One run of a sweep: measurements in blocks, then evaluations; every outcome is in the store before the next one
+begins."""
 
 from __future__ import annotations
 
@@ -13,11 +14,11 @@ from typing import Any, Literal
 
 from harness.machine import commit
 from harness.progress import MINUTE, Progress, readable
-from harness.schema import Exam, Score, Visit, one_line
+from harness.schema import Evaluation, Measurement, Score, one_line
 from harness.storage import store
 from harness.storage.lock import Held, device_lock, locked
 from harness.suites.questions import fault_of
-from harness.timing.plan import START, Estimate, Plan, batches
+from harness.timing.plan import PROCESS_START_SECONDS, Estimate, Plan, batches
 from harness.timing.telemetry import Disturbed, Use
 from harness.timing.worker import Outcome, Worker
 
@@ -38,27 +39,27 @@ class Session:
         estimate: Estimate | None = None,
         patient: bool = True,
     ):
-        """`estimate` is how long everything is expected to take; without it all visits count the same. A session that
-        is not `patient` gives up where everything is disturbed (see `visit_all`)."""
+        """`estimate` is how long everything is expected to take; without it all measurements count the same. A session
+        that is not `patient` gives up where everything is disturbed (see `measure_all`)."""
         self.plan, self.root, self.timeout, self.seed, self.progress = plan, root, timeout, seed, progress
         self.estimate, self.patient = estimate, patient
         self.commit = commit()
         self.worker = Worker(note=self._note)
         self._noted: set[str] = set()
-        self._start = START if estimate else 0.0
+        self._start = PROCESS_START_SECONDS if estimate else 0.0
         self._whole = 0.0
         """Seconds that everything is expected to take, and how many of them are done."""
         self._done = 0.0
 
-    def visit_all(self, todo: Sequence[Sequence[str]], together: Mapping[str, str] | None = None) -> None:
+    def measure_all(self, todo: Sequence[Sequence[str]], together: Mapping[str, str] | None = None) -> None:
         """For each block a fresh process in which what is missing takes turns, in random order.
 
         `together`: key -> name of a group whose components take turns pass by pass: the sides of a comparison. What
-        fails is not visited again in later blocks of this run: it has no number, whatever they would say.
+        fails is not measured again in later blocks of this run: it has no number, whatever they would say.
 
-        Raises `Disturbed`, unless the session is patient, when in each of `GIVE_UP` blocks in a row every visit that
-        has samples was disturbed, after its repetitions, and blocks are left: so would those be. A block in which one
-        visit was not disturbed starts the count again; one in which nothing was measured does not count.
+        Raises `Disturbed`, unless the session is patient, when in each of `GIVE_UP` blocks in a row every measurement
+        that has samples was disturbed, after its repetitions, and blocks are left: so would those be. A block in which
+        one measurement was not disturbed starts the count again; one in which nothing was measured does not count.
         """
         total, failed, lost = sum(map(len, todo)), set[str](), 0
         self._whole = self.estimate.seconds if self.estimate else float(total)
@@ -68,41 +69,41 @@ class Session:
                 if not keys:
                     continue
                 begin = time.monotonic()
-                last: dict[str, Visit] = {}
+                last: dict[str, Measurement] = {}
                 self._done += self._start
                 for batch in batches(self.plan, set(keys) - failed, self.seed, block, together):
                     where = f"block {block + 1}/{len(todo)}, {count + len(last)}/{total} done"
-                    visits = self._visit(batch, block, len(last), where)
-                    last |= {visit.key: visit for visit in visits}
+                    measurements = self._measure(batch, block, len(last), where)
+                    last |= {measurement.key: measurement for measurement in measurements}
                 self.worker.stop()
-                for key, visit in last.items():
-                    if visit.status != "ok":
+                for key, measurement in last.items():
+                    if measurement.status != "ok":
                         failed.add(key)
                 self._done += sum(self._expected(key) for key in set(keys) - last.keys())
                 count += len(keys)
-                measured = [visit for visit in last.values() if visit.status == "ok"]
-                disturbed = sum(visit.disturbed for visit in measured)
+                measured = [measurement for measurement in last.values() if measurement.status == "ok"]
+                disturbed = sum(measurement.disturbed for measurement in measured)
                 lost = lost + 1 if measured and disturbed == len(measured) else 0 if measured else lost
                 self.progress.advance(self._done / self._whole)
                 note = f", {disturbed} disturbed" if disturbed else ""
                 spent = readable(time.monotonic() - begin)
-                text = f"block {block + 1}/{len(todo)}: {len(keys)} visits{note} in {spent}"
+                text = f"block {block + 1}/{len(todo)}: {len(keys)} measurements{note} in {spent}"
                 self.progress.line(text + self.progress.left())
                 if lost >= GIVE_UP and any(todo[block + 1 :]) and not self.patient:
                     raise Disturbed(
-                        f"stopped: every visit of {lost} blocks in a row was disturbed; what is measured is kept. Stop "
-                        f"what uses this machine and run the same command again (force=true for these blocks as "
-                        f"well), or go on with busy=warn"
+                        f"stopped: every measurement of {lost} blocks in a row was disturbed; what is measured is "
+                        f"kept. Stop what uses this machine and run the same command again (force=true for these "
+                        f"blocks as well), or go on with busy=warn"
                     )
         finally:
             self.worker.stop()
 
-    def _visit(self, batch: Sequence[Sequence[str]], block: int, position: int, where: str) -> list[Visit]:
-        """Visit a batch of units; every outcome is in the store when this returns.
+    def _measure(self, batch: Sequence[Sequence[str]], block: int, position: int, where: str) -> list[Measurement]:
+        """Measure a batch of units; every outcome is in the store when this returns.
 
-        Of a batch that failed each component has a failed visit, whose reason says that it was one of several; then
-        each unit is visited alone, and what it did there is the newer visit, which counts. So the store tells of a
-        crash that does not repeat.
+        Of a batch that failed each component has a failed measurement, whose reason says that it was one of several;
+        then each unit is measured alone, and what it did there is the newer measurement, which counts. So the store
+        tells of a crash that does not repeat.
         """
         components = self.plan.components
         keys = [key for unit in batch for key in unit]
@@ -113,11 +114,11 @@ class Session:
         units = [[components[key] for key in unit] for unit in batch]
         seed, span = f"{self.seed}/{block}", sum(map(self._expected, keys))
         sign = partial(self._sign, f"{where}: {name}", span)
-        outcome = self.worker.visit(units, seed, self.timeout, sign)
+        outcome = self.worker.measure(units, seed, self.timeout, sign)
         again = outcome.status != "ok" and len(keys) > 1
         among = f"in turns with {len(keys) - 1} more: " if again else ""
         results = iter([side for unit in outcome.results for side in unit] if outcome.status == "ok" else [])
-        visits: list[Visit] = []
+        measurements: list[Measurement] = []
         for place, key in enumerate(keys, start=position):
             common = {
                 **self._origin(key, components[key].device, started),
@@ -130,32 +131,34 @@ class Session:
             }
             if outcome.status == "ok":
                 attempts = enumerate(next(results))
-                visits += [Visit(**common, status="ok", attempt=attempt, **found) for attempt, found in attempts]
+                measurements += [
+                    Measurement(**common, status="ok", attempt=attempt, **found) for attempt, found in attempts
+                ]
             else:
                 timer = outcome.results[0]["timer"] if outcome.results else None
                 spent = round(time.monotonic() - begin, 3)
                 failure = {"status": outcome.status, "timer": timer, "seconds": spent, "attempt": 0}
-                visits.append(Visit(**common, **failure, reason=one_line(among + outcome.reason)))
-        store.append(self.root, *visits)  # at once: a kill leaves no disturbed visit without its repetition
+                measurements.append(Measurement(**common, **failure, reason=one_line(among + outcome.reason)))
+        store.append(self.root, *measurements)  # at once: a kill leaves no disturbed measurement without its repetition
         if not again:
             self._done += span
             self.progress.advance(self._done / self._whole)
             if outcome.status != "ok":
                 self.progress.line(f"failed: {name}: {outcome.reason}")
-            return visits
+            return measurements
         self.progress.line(f"failed: {name}: {outcome.status}: {outcome.reason}; each is measured alone now")
         # Whose failure it was, each unit alone will tell, or each side.
-        found: list[Visit] = []
+        found: list[Measurement] = []
         for part in [[unit] for unit in batch] if len(batch) > 1 else [[[key]] for key in batch[0]]:
             if len(batch) == 1:
                 self.worker.stop()  # sides that did not take turns are not of one process, so that this shows
-            found += self._visit(part, block, position, where)
+            found += self._measure(part, block, position, where)
             position += sum(map(len, part))
         return found
 
     def _expected(self, key: str) -> float:
-        """Seconds that a visit is expected to take."""
-        return self.estimate.visits.get(key, 1.0) if self.estimate else 1.0
+        """Seconds that a measurement is expected to take."""
+        return self.estimate.measurements.get(key, 1.0) if self.estimate else 1.0
 
     def _sign(self, where: str, span: float, what: str, share: float | None = None) -> None:
         """A sign of life from a task that is expected to take `span` seconds."""
@@ -172,19 +175,21 @@ class Session:
 
     def ask_all(self, keys: Sequence[str], again: bool = False) -> None:
         """Ask what is missing, in one process that lives across points; `again`: what was answered too. A suite whose
-        data cannot be read fails; the others are asked. Where an exam fails its blind run is not taken: there would be
-        nothing to hold it against."""
-        spans = [self.estimate.exam_of(self.plan.exams[key][1]) if self.estimate else 1.0 for key in keys]
+        data cannot be read fails; the others are asked. Where an evaluation fails its blind run is not taken: there
+        would be nothing to hold it against."""
+        spans = [self.estimate.evaluation_of(self.plan.evaluations[key][1]) if self.estimate else 1.0 for key in keys]
         self._whole = max(self._whole, self._done + self._start + sum(spans))
         self._done += self._start
-        sighted = {key: planned.exams[suite] for planned in self.plan.points for suite, key in planned.blind.items()}
+        sighted = {
+            key: planned.evaluations[suite] for planned in self.plan.points for suite, key in planned.blind.items()
+        }
         failed: set[str] = set()
         try:
             for count, (key, each) in enumerate(zip(keys, spans, strict=True), start=1):
                 if sighted.get(key) in failed:
                     self._done += each
                     continue
-                point, suite = self.plan.exams[key]
+                point, suite = self.plan.evaluations[key]
                 name = f"{point.name} {suite.name}" + (" blind" if suite.image == "grey" else "")
                 started, begin = datetime.now(UTC), time.monotonic()
                 journal = store.journal_of(self.root, key)
@@ -193,9 +198,9 @@ class Session:
                 else:
                     if again:
                         journal.unlink(missing_ok=True)
-                    sign = partial(self._sign, f"exam {count}/{len(keys)}: {name}", each)
-                    outcome = self.worker.exam(point, suite, self.timeout, sign, journal)
-                exam = Exam(
+                    sign = partial(self._sign, f"evaluation {count}/{len(keys)}: {name}", each)
+                    outcome = self.worker.evaluate(point, suite, self.timeout, sign, journal)
+                evaluation = Evaluation(
                     **self._origin(key, point.device, started),
                     seconds=round(time.monotonic() - begin, 3),
                     status=outcome.status,
@@ -204,12 +209,12 @@ class Session:
                     suite=suite,
                     score=Score(**outcome.results[0]["score"]) if outcome.results else None,
                 )
-                store.append(self.root, exam)
+                store.append(self.root, evaluation)
                 self._done += each
                 self.progress.advance(self._done / self._whole)
-                if exam.status != "ok":
+                if evaluation.status != "ok":
                     failed.add(key)
-                    self.progress.line(f"failed: {name}: {exam.reason}")
+                    self.progress.line(f"failed: {name}: {evaluation.reason}")
         finally:
             self.worker.stop()
 

@@ -164,7 +164,7 @@ class Watch:
         return Reading(waited, taken, self._gpu.throttle() if self._gpu else "")
 
     def begin(self) -> dict[str, Any]:
-        """The state before a visit, for `end`."""
+        """The state before a measurement, for `end`."""
         return self._state()
 
     def end(self, before: dict[str, Any], throttles: set[str]) -> Telemetry:

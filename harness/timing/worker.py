@@ -44,8 +44,8 @@ class Outcome:
     status: Status
     reason: str = ""
     results: tuple[Any, ...] = ()
-    """Of a visit: for each unit, each of its components and each attempt, fields of a `Visit`; of a refused timer only
-    `{"timer": ...}`. Of an exam: `{"score": ...}`."""
+    """Of a measurement: for each unit, each of its components and each attempt, fields of a `Measurement`; of a refused
+    timer only `{"timer": ...}`. Of an evaluation: `{"score": ...}`."""
     process: str = ""
     """Names the process that did it."""
 
@@ -67,19 +67,19 @@ class Worker:
         self._pipe: Connection | None = None
         self._name = ""
 
-    def visit(
+    def measure(
         self,
         units: Sequence[Sequence[Component]],
         seed: str,
         timeout: float,
         progress: Sign = lambda *_: None,
     ) -> Outcome:
-        """Visit components in turns (see `Measurer.visit`); `timeout` is the longest time without a sign of life, in
-        seconds."""
+        """Measure components in turns (see `Measurer.measurement`); `timeout` is the longest time without a sign of
+        life, in seconds."""
         asked = [[component.model_dump_json() for component in unit] for unit in units]
-        return self._do({"visit": asked, "seed": seed}, timeout, progress)
+        return self._do({"measure": asked, "seed": seed}, timeout, progress)
 
-    def exam(
+    def evaluate(
         self,
         point: Point,
         suite: Suite,
@@ -88,7 +88,7 @@ class Worker:
         journal: Path | None = None,
     ) -> Outcome:
         """Ask one point one suite; answers are kept in `journal` as they come."""
-        asked = {"exam": [point.model_dump_json(), suite.model_dump_json()], "journal": journal and str(journal)}
+        asked = {"evaluate": [point.model_dump_json(), suite.model_dump_json()], "journal": journal and str(journal)}
         return self._do(asked, timeout, progress)
 
     def _do(self, task: dict[str, Any], timeout: float, progress: Sign) -> Outcome:
@@ -202,7 +202,7 @@ def serve(pipe: Connection) -> None:
         os.environ.setdefault(name, value)
     # What goes to stderr breaks the line of progress; a crash, which does not come through here, still does.
     warnings.showwarning = lambda message, kind, *_: _send(pipe, one_line(f"{kind.__name__}: {message}"))
-    from harness.timing.measurement import Measurer
+    from harness.timing.measurer import Measurer
 
     work_off(pipe, Measurer())
 
@@ -238,14 +238,14 @@ def attempt(measurer: Any, task: dict[str, Any], progress: Callable[..., None]) 
     status: Status = "ok"
     reason = ""
     try:
-        if "visit" in task:
-            units = [[Component.model_validate_json(component) for component in unit] for unit in task["visit"]]
-            results = measurer.visit(units, task["seed"], progress)
+        if "measure" in task:
+            units = [[Component.model_validate_json(component) for component in unit] for unit in task["measure"]]
+            results = measurer.measure(units, task["seed"], progress)
         else:
-            point, suite = task["exam"]
+            point, suite = task["evaluate"]
             journal = Path(task["journal"]) if task["journal"] else None
             asked = Point.model_validate_json(point), Suite.model_validate_json(suite)
-            score = measurer.exam(*asked, progress, journal)
+            score = measurer.evaluate(*asked, progress, journal)
             results = [{"score": score}]
     except UntrustedTimer as error:
         status, reason, results = "untrusted_timer", str(error), [{"timer": error.timer}]

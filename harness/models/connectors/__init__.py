@@ -6,40 +6,26 @@ number of tokens: some have a position embedding. The file is all that a new one
 
 from __future__ import annotations
 
-import importlib
 import math
-import pkgutil
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 from torch import Tensor, nn
 
+from harness.registry import Registered
 from harness.schema import Connector, HarnessError
 
 Inputs = Sequence[tuple[int, int]]
 """Visual tokens of one image or tile, and channels, of each encoder."""
 
-CONNECTORS: dict[str, Callable[..., nn.Module]] = {}
-
-Module = TypeVar("Module", bound=type[nn.Module])
-
-
-def register(name: str) -> Callable[[Module], Module]:
-    """Make a class `(inputs, width, **args) -> module` available as `kind: name`."""
-
-    def add(connector: Module) -> Module:
-        CONNECTORS[name] = connector
-        return connector
-
-    return add
+CONNECTORS: Registered[Callable[..., nn.Module]] = Registered("models.connectors")
+"""Classes `(inputs, width, **args) -> module` by `kind`."""
 
 
 def build_connector(spec: Connector, inputs: Inputs, width: int) -> nn.Module:
     """`spec` with random weights, from what the encoders give to the LLM's `width` channels."""
-    if spec.kind not in CONNECTORS:
-        raise HarnessError(f"unknown connector {spec.kind!r}; there are: {', '.join(sorted(CONNECTORS))}")
+    kind = CONNECTORS[spec.kind]
     try:
-        return CONNECTORS[spec.kind](inputs, width, **spec.args)
+        return kind(inputs, width, **spec.args)
     except (TypeError, ValueError) as error:
         raise HarnessError(f"connector {spec.name}: {error}") from error
 
@@ -61,7 +47,3 @@ def to_map(tokens: Tensor) -> Tensor:
 def to_tokens(image: Tensor) -> Tensor:
     """A map (B, C, H, W) -> tokens (B, H * W, C), row by row."""
     return image.flatten(2).transpose(1, 2)
-
-
-for module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{module.name}")

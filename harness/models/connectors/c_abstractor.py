@@ -9,10 +9,10 @@ from timm.layers import LayerNorm2d
 from timm.models.regnet import RegStage
 from torch import Tensor, nn
 
-from harness.models.connectors import Inputs, register, side_of, to_map, to_tokens
+from harness.models.connectors import CONNECTORS, Inputs, side_of, to_map, to_tokens
 
 
-@register("c_abstractor")
+@CONNECTORS.register("c_abstractor")
 class CAbstractor(nn.Module):
     """Convolutional stages before and behind an average pooling to a square grid, then two linear maps."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from harness.models.connectors import Inputs, register, to_map, to_tokens
+from harness.models.connectors import CONNECTORS, Inputs, to_map, to_tokens
 
 
-@register("ldpv2")
+@CONNECTORS.register("ldpv2")
 class LdpV2(nn.Module):
     """Two linear maps for each token, average pooling to a grid, and a depthwise convolution that tells positions."""
 

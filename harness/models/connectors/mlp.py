@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from harness.models.connectors import Inputs, register
+from harness.models.connectors import CONNECTORS, Inputs
 
 
-@register("mlp2x_gelu")
+@CONNECTORS.register("mlp2x_gelu")
 class Mlp2xGelu(nn.Module):
     """LLaVA-1.5's and FastVLM's projector: linear, GELU, linear."""
 
@@ -22,7 +22,7 @@ class Mlp2xGelu(nn.Module):
         return projected
 
 
-@register("identity")
+@CONNECTORS.register("identity")
 class Identity(nn.Module):
     """Nothing: the tower ends in a projection of its own (Qwen2-VL's merger)."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from harness.models.connectors import Inputs, register
+from harness.models.connectors import CONNECTORS, Inputs
 
 
 def feed_forward(width: int, mult: int = 4) -> nn.Sequential:
@@ -36,7 +36,7 @@ class Attention(nn.Module):
         return found
 
 
-@register("perceiver_resampler")
+@CONNECTORS.register("perceiver_resampler")
 class PerceiverResampler(nn.Module):
     """Learned latents attend to the visual tokens and themselves, six times. They keep the encoder's channels: the
     LLM's sequence never holds them, its cross-attention layers do the projecting."""

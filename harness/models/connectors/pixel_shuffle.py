@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from harness.models.connectors import Inputs, register, side_of, to_map, to_tokens
+from harness.models.connectors import CONNECTORS, Inputs, side_of, to_map, to_tokens
 
 
-@register("pixel_shuffle")
+@CONNECTORS.register("pixel_shuffle")
 class PixelShuffle(nn.Module):
     """Squares of `shrink` x `shrink` tokens become one with all of their channels (`Idefics3Connector`)."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from harness.models.connectors import Inputs, register, side_of, to_map, to_tokens
+from harness.models.connectors import CONNECTORS, Inputs, side_of, to_map, to_tokens
 from harness.models.connectors.mlp import Mlp2xGelu
 
 
-@register("average_pool")
+@CONNECTORS.register("average_pool")
 class AveragePool(Mlp2xGelu):
     """Squares of `shrink` x `shrink` projected tokens become their mean: 24 x 24 are 576, 144, 36, 9 or 1.
 

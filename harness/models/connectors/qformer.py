@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
-from harness.models.connectors import Inputs, register
+from harness.models.connectors import CONNECTORS, Inputs
 
 
-@register("qformer")
+@CONNECTORS.register("qformer")
 class QFormer(nn.Module):
     """Learned queries attend to the visual tokens in every second of twelve layers; a linear map to the LLM follows.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from harness.models.connectors import Inputs, register, side_of, to_map, to_tokens
+from harness.models.connectors import CONNECTORS, Inputs, side_of, to_map, to_tokens
 
 
 class SpatialVisionLayer(nn.Module):
@@ -53,7 +53,7 @@ class SpatialVisionLayer(nn.Module):
         return found
 
 
-@register("spatial_vision_aggregator")
+@CONNECTORS.register("spatial_vision_aggregator")
 class SpatialVisionAggregator(nn.Module):
     """A grid of queries gathers what several encoders saw, each at its place.
 

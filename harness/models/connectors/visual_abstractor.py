@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from harness.models.connectors import Inputs, register
+from harness.models.connectors import CONNECTORS, Inputs
 
 
 class _Layer(nn.Module):
@@ -38,7 +38,7 @@ class _Layer(nn.Module):
         return found
 
 
-@register("visual_abstractor")
+@CONNECTORS.register("visual_abstractor")
 class VisualAbstractor(nn.Module):
     """64 queries through six layers, a linear map, and one learned token that ends the image: 65 tokens."""
 

@@ -6,8 +6,6 @@ layers run where they belong, within the LLM's prefill.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable
 from typing import Any
 
@@ -15,20 +13,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from harness.models.connectors import Module
+from harness.registry import Registered
 from harness.schema import Fusion, HarnessError
 
-FUSIONS: dict[str, Callable[..., nn.Module]] = {}
-
-
-def register(name: str) -> Callable[[Module], Module]:
-    """Make a class `(width, memory channels, **args) -> module` available as `kind: name`."""
-
-    def add(layer: Module) -> Module:
-        FUSIONS[name] = layer
-        return layer
-
-    return add
+FUSIONS: Registered[Callable[..., nn.Module]] = Registered("models.fusions")
+"""Classes `(width, memory channels, **args) -> module` by `kind`."""
 
 
 class Fused(nn.Module):
@@ -36,11 +25,10 @@ class Fused(nn.Module):
 
     def __init__(self, spec: Fusion, width: int):
         super().__init__()
-        if spec.kind not in FUSIONS:
-            raise HarnessError(f"unknown fusion {spec.kind!r}; there are: {', '.join(sorted(FUSIONS))}")
+        kind = FUSIONS[spec.kind]
         self.spec = spec
         try:
-            layers = [FUSIONS[spec.kind](width, spec.memory[2], **spec.args) for _ in range(spec.count)]
+            layers = [kind(width, spec.memory[2], **spec.args) for _ in range(spec.count)]
         except (TypeError, ValueError) as error:
             raise HarnessError(f"fusion {spec.name}: {error}") from error
         self.layers = nn.ModuleList(layers)
@@ -84,7 +72,3 @@ class Fused(nn.Module):
             return (torch.cat(parts, dim=1), *given[1:]), named
 
         return hook
-
-
-for module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{module.name}")

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from harness.models.connectors.perceiver import Attention, feed_forward
-from harness.models.fusions import register
+from harness.models.fusions import FUSIONS
 
 
-@register("gated_cross_attention")
+@FUSIONS.register("gated_cross_attention")
 class GatedCrossAttention(nn.Module):
     """Text attends to the image's latents; tanh gates decide how much of it, and of a feed-forward, is added.
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.models.connectors.spatial_vision import SpatialVisionLayer
-from harness.models.fusions import register
+from harness.models.fusions import FUSIONS
 
 
-@register("spatial_vision_sampler")
+@FUSIONS.register("spatial_vision_sampler")
 class SpatialVisionSampler(SpatialVisionLayer):
     """Visual tokens in the sequence look at the encoders' maps again, each at its window."""
 

@@ -1,4 +1,4 @@
-"""What the child process does: visit components in turns, or ask one trained VLM one suite."""
+"""What the child process does: measure components in turns, or ask one trained VLM one suite."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import torch
 from harness.evaluate.answers import answer_suite
 from harness.models.answering import AnsweringModel
 from harness.models.hub import folder_of_hub, parameters_of_hub
-from harness.runtimes.torch_runtime import TorchDevice, TorchSubject, build, load_point
+from harness.runtimes.torch_runtime import TorchDevice, TorchWorkload, build, load_point
 from harness.schema import (
     Ceilings,
     Component,
@@ -37,7 +37,7 @@ from harness.timing.telemetry import Watch
 from harness.timing.timer import check_timer, measure_ceilings
 
 PAUSE = 0.5
-"""Seconds between a disturbed visit and its repetition."""
+"""Seconds between a disturbed measurement and its repetition."""
 
 Progress = Callable[..., None]
 """Is told what is done, and which share of the task that makes, from 0 to 1, where it is known; a sign of life."""
@@ -47,35 +47,35 @@ Progress = Callable[..., None]
 class Built:
     """A component's modules, and the memory that they took, in bytes."""
 
-    subject: TorchSubject
+    workload: TorchWorkload
     before: int
     loaded: int
 
 
 class Measurer:
-    """Visits components and asks suites; keeps the modules of the last ones, which the next ones often share."""
+    """Measures components and asks suites; keeps the modules of the last ones, which the next ones often share."""
 
     def __init__(self) -> None:
-        self._places: dict[tuple[str, str, int], tuple[TorchDevice, TimerTest, Ceilings]] = {}
+        self._devices: dict[tuple[str, str, int], tuple[TorchDevice, TimerTest, Ceilings]] = {}
         self._bases: dict[str, int] = {}
         self._built: dict[tuple[int, str], Built] = {}
         self._model: tuple[str, AnsweringModel] | None = None
 
-    def visit(
+    def measure(
         self, units: Sequence[Sequence[Component]], seed: str, progress: Progress
     ) -> list[list[list[dict[str, Any]]]]:
-        """What a `Visit` holds of each component of each unit, once for each attempt: another one follows a disturbed
-        one. They take turns in an order that `seed` decides (see `bench.take_turns`); all have the same device,
-        dtype and threads."""
+        """What a `Measurement` holds of each component of each unit, once for each attempt: another one follows a
+        disturbed one. They take turns in an order that `seed` decides (see `bench.take_turns`); all have the same
+        device, dtype and threads."""
         begin = time.perf_counter()
         progress("loading")
         gc.freeze()  # what is imported need not be searched for garbage again
         components = [component for unit in units for component in unit]
-        place, timer, ceilings = self._place(components[0])
+        device, timer, ceilings = self._device(components[0])
         if timer.fault:
             raise UntrustedTimer(timer)
-        base = self._bases.setdefault(components[0].device, place.allocated())  # before the first module was built
-        took = self._build(place, units, progress)
+        base = self._bases.setdefault(components[0].device, device.allocated())  # before the first module was built
+        took = self._build(device, units, progress)
         watch = Watch(components[0].device, components[0].threads)
         rng = random.Random(seed)
         attempts: list[list[list[dict[str, Any]]]] = [[[] for _ in unit] for unit in units]
@@ -85,7 +85,7 @@ class Measurer:
                 if number:
                     time.sleep(PAUSE)
                 say = partial(progress, "timing again" if number else "timing")
-                taken = self._sample(place, [units[n] for n in going], watch, rng, say, base, begin)
+                taken = self._sample(device, [units[n] for n in going], watch, rng, say, base, begin)
                 for n, unit in zip(going, taken, strict=True):
                     for side, found in enumerate(unit):
                         same = side, modules_of(units[n][side])
@@ -104,7 +104,7 @@ class Measurer:
 
     def _sample(
         self,
-        place: TorchDevice,
+        device: TorchDevice,
         units: Sequence[Sequence[Component]],
         watch: Watch,
         rng: random.Random,
@@ -121,12 +121,12 @@ class Measurer:
         with torch.inference_mode():
             for side, component in (both for unit in units for both in enumerate(unit)):
                 built = self._built[side, modules_of(component)]
-                bench = Bench(built.subject, component, watch, tick, enter=partial(built.subject.at, component))
+                bench = Bench(built.workload, component, watch, tick, enter=partial(built.workload.at, component))
                 gc.collect()
-                now = place.allocated()
-                place.reset_peak()
+                now = device.allocated()
+                device.reset_peak()
                 bench.warm_up()
-                memories[id(bench)] = self._memory(place, built, now, base)
+                memories[id(bench)] = self._memory(device, built, now, base)
                 benches.append(bench)
             rest = iter(benches)
             sides = [[next(rest) for _ in unit] for unit in units]
@@ -148,7 +148,7 @@ class Measurer:
             for unit in found
         ]
 
-    def exam(self, point: Point, suite: Suite, progress: Progress, journal: Path | None = None) -> Score:
+    def evaluate(self, point: Point, suite: Suite, progress: Progress, journal: Path | None = None) -> Score:
         """Ask the point's trained VLM every question of `suite` that the journal has no answer to."""
         progress("loading")
         torch.set_num_threads(point.threads)
@@ -159,42 +159,42 @@ class Measurer:
             self._model = (same, load_point(point))
         return answer_suite(self._model[1], suite, progress, journal)
 
-    def _place(self, component: Component) -> tuple[TorchDevice, TimerTest, Ceilings]:
+    def _device(self, component: Component) -> tuple[TorchDevice, TimerTest, Ceilings]:
         """The device, proven to be awaited, and what it can do; asked once in a process. It is warm afterwards."""
         asked = (component.device, component.dtype, component.threads)
-        if asked not in self._places:
-            place = TorchDevice(*asked)
-            ceilings = measure_ceilings(place)  # first: a fresh process is slow until it has worked for a second
-            timer = check_timer(place)
-            place.release()
-            self._places[asked] = (place, timer, ceilings)
+        if asked not in self._devices:
+            device = TorchDevice(*asked)
+            ceilings = measure_ceilings(device)  # first: a fresh process is slow until it has worked for a second
+            timer = check_timer(device)
+            device.release()
+            self._devices[asked] = (device, timer, ceilings)
         torch.set_num_threads(component.threads)
-        return self._places[asked]
+        return self._devices[asked]
 
     def _build(
-        self, place: TorchDevice, units: Sequence[Sequence[Component]], progress: Progress
+        self, device: TorchDevice, units: Sequence[Sequence[Component]], progress: Progress
     ) -> dict[tuple[int, str], float]:
         """Build the modules that are not there yet, after those that are not wanted any more were freed; returns the
         seconds that each took. Units share them, the sides of one unit do not: they take turns pass by pass."""
         wanted = {(side, modules_of(component)): component for unit in units for side, component in enumerate(unit)}
         self._built = {same: built for same, built in self._built.items() if same in wanted}
         gc.collect()
-        place.empty_cache()
+        device.empty_cache()
         took = {}
         for same, component in wanted.items():
             if same not in self._built:
                 progress("loading")
                 begin = time.perf_counter()
                 check_memory(component)
-                before = place.allocated()
-                subject = build(place, component, examples())
-                self._built[same] = Built(subject, before, place.allocated())
+                before = device.allocated()
+                workload = build(device, component, examples())
+                self._built[same] = Built(workload, before, device.allocated())
                 took[same] = time.perf_counter() - begin
         return took
 
-    def _memory(self, place: TorchDevice, built: Built, now: int, base: int) -> Memory:
+    def _memory(self, device: TorchDevice, built: Built, now: int, base: int) -> Memory:
         """Memory as if the component were alone in its process: what the others hold is subtracted."""
-        peak, source = place.peak()
+        peak, source = device.peak()
         loaded = base + built.loaded - built.before
         others = ", the modules of other components subtracted" if len(self._built) > 1 else ""
         work = None if peak is None else max(0, peak - now)  # Linux counts pages in batches: it may be some behind
