@@ -42,6 +42,7 @@ RECIPE = {
     "language": {
         "scenes": COUNTS,
         "held_out": FEW,
+        "listed": 0.4,
         "shares": {3: 0.5, 4: 0.5},
         "steps": 5,
         "batch": 4,

@@ -172,6 +172,8 @@ def test_a_teller_says_what_stands_in_a_cell_and_nothing_elsewhere():
     assert told.shape == (2, 16, 8)
     assert (told != teller.ground).any(-1).nonzero().tolist() == [[0, 0], [0, 2], [1, 0]]
     assert torch.equal(told[0, 0], told[1, 0])
+    listed = teller(torch.nn.Embedding(len(tokenizer), 8), telling, language.LIST)
+    assert (listed != teller.ground).any(-1).nonzero().tolist() == [[0, 0], [0, 1], [1, 0]]
 
 
 def test_what_is_told_can_be_learned(cache, vlm_folder):

@@ -277,7 +277,7 @@ def check_recipe(recipe: Any) -> None:
                 check(f"{name}.{key}", each)
         elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 10**9:
             raise HarnessError(f"{name}={shown(value)}: a number above 0, at most a billion, is expected")
-        elif not isinstance(value, int) and not set(name.split(".")) & {"lr", "warmup", "shares"}:
+        elif not isinstance(value, int) and not set(name.split(".")) & {"lr", "warmup", "listed", "shares"}:
             raise HarnessError(f"{name}={shown(value)}: a whole number is expected")
 
     check("recipe", recipe)

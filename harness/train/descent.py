@@ -70,8 +70,8 @@ class Descended:
     seconds: float
 
 
-Step = Callable[[np.random.Generator], tuple[Tensor, dict[str, float]]]
-"""Draws its samples with the generator; returns the loss and named shares for the log."""
+Step = Callable[[int, np.random.Generator], tuple[Tensor, dict[str, float]]]
+"""Its number, from 0, and the generator that draws its samples -> the loss and named shares for the log."""
 
 
 def generator_of(seed: int, step: int) -> np.random.Generator:
@@ -119,7 +119,7 @@ def descend(
             for group, (_, rate) in zip(optimiser.param_groups, groups, strict=True):
                 group["lr"] = rate * schedule.rate(number)
             with torch.autocast(course.device.type, torch.bfloat16, enabled=course.device.type != "cpu"):
-                loss, shares = step(generator_of(seed, number))
+                loss, shares = step(number, generator_of(seed, number))
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_([p for weights, _ in groups for p in weights], schedule.clip)
             optimiser.step()

@@ -130,7 +130,7 @@ def _learn(
     resolutions = list(recipe.shares)
     shares = np.array(list(recipe.shares.values())) / sum(recipe.shares.values())
 
-    def step(rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+    def step(_: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         resolution = int(rng.choice(resolutions, p=shares))
         rows = np.sort(rng.choice(images, recipe.batch, replace=False))
         asked = dialogues.draw([pool.rows[k] for k in rows], rng, recipe.questions)

@@ -169,7 +169,7 @@ def learn_letters(
     torch.manual_seed(seed)
     reading = LetterReading(encoder).train()
 
-    def step(rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+    def step(_: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         rows = np.sort(rng.choice(len(pool), recipe.batch, replace=False))
         logits, target = reading(*tensors(pool.take(rows), course.device))
         loss = torch.stack([F.cross_entropy(each, target) for each in logits]).sum()

@@ -146,7 +146,7 @@ def learn_pages(
     reading = PageReading(encoder).train()
     resolutions, shares = list(recipe.shares), np.array(list(recipe.shares.values()))
 
-    def step(rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+    def step(_: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         resolution = int(rng.choice(resolutions, p=shares / shares.sum()))
         asked = reading(Page.draw(pool, rng, recipe.batch, resolution, course.device))
         known = {name: (logits, target) for name, (logits, target) in asked.items() if len(target)}
