@@ -18,7 +18,6 @@ lm-eval's own help: `lm_eval --help`.
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,8 +59,9 @@ def main() -> int:
     from harness.schema import HarnessError
 
     try:
-        importlib.import_module("harness.evaluate.lm_eval")  # registers our models
         from lm_eval.__main__ import cli_evaluate
+
+        from harness.evaluate import lm_eval  # noqa: F401 (registers our models)
 
         if no_device(sys.argv[1:]):
             sys.argv += ["--device", "auto"]

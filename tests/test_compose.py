@@ -118,8 +118,8 @@ def test_values_that_no_point_has_at_once_are_named():
 
 def test_a_training_is_narrowed_as_a_sweep_is():
     common, configs = compose_all(["+training=reference_family", "encoder=tiny_vit"], root="train")
-    assert [c["recipe"]["pretrain"]["print_steps"] for c in configs] == [600]
-    assert common["narrowed"] == "encoder=tiny_vit: 1 of 6 points of reference_family"
+    assert [(c["encoder"]["name"], c["llm"]["name"]) for c in configs] == [("tiny_vit", "tiny_qwen2_m")]
+    assert common["narrowed"] == "encoder=tiny_vit: 1 of 8 points of reference_family"
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,11 @@ import io
 from collections import Counter
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from harness.suites import embedded
 from harness.suites.questions import load
-from harness.suites.scenes import SOURCE, generator
+from harness.suites.scenes import CLEAR, SOURCE, generator
 from harness.suites.tasks import load_suite
 
 SUITES = tuple(embedded.DRAW)
@@ -36,7 +36,7 @@ def test_rows_have_the_columns_of_the_benchmark(name, columns):
     assert set(row) == columns
     with Image.open(io.BytesIO(row["image"]["bytes"])) as image:
         assert image.size == (SOURCE, SOURCE)
-        assert min(image.size) > 256  # larger than any resolution of the default sweep
+        assert min(image.size) >= 2 * 384  # twice the largest resolution of the default sweep
 
 
 def test_scene_text_has_ten_references_of_which_most_agree():
@@ -71,3 +71,86 @@ def test_every_question_and_answer_is_made_of_known_words_or_numbers():
         for asked in load(load_suite(name, 40)).asked:
             words = [*asked.prompt.rstrip("?").split(), *asked.answers]
             assert all(word in known or word.isdigit() for word in words), words
+
+
+@pytest.fixture
+def marks(monkeypatch):
+    """What is drawn: (kind, pen, box of its ink in the pen's pixels), in the order of drawing."""
+    found = []
+
+    def watch(cls, name, box_of):
+        plain = getattr(cls, name)
+
+        def watched(self, xy, *args, **kwargs):
+            found.append((name, self, box_of(self, xy, *args, **kwargs)))
+            return plain(self, xy, *args, **kwargs)
+
+        monkeypatch.setattr(cls, name, watched)
+
+    def ink(pen, xy, text, font, fill, anchor):
+        return pen.textbbox(xy, text, font=font, anchor=anchor)
+
+    watch(ImageDraw.ImageDraw, "text", ink)
+    for name in ("rectangle", "line", "rounded_rectangle"):
+        watch(ImageDraw.ImageDraw, name, lambda pen, xy, *args, **kwargs: tuple(xy))
+    watch(Image.Image, "paste", lambda image, plate, at, mask: (*at, at[0] + plate.width, at[1] + plate.height))
+    return found
+
+
+def inside(box, frame, clear):
+    return all(box[k] - frame[k] >= clear and frame[k + 2] - box[k + 2] >= clear for k in (0, 1))
+
+
+def apart(one, other, clear):
+    return any(one[k + 2] + clear <= other[k] or other[k + 2] + clear <= one[k] for k in (0, 1))
+
+
+def pairs(boxes):
+    return ((one, other) for k, one in enumerate(boxes) for other in boxes[:k])
+
+
+def test_print_of_a_page_touches_no_edge_frame_rule_or_other_print(marks):
+    kinds = Counter()
+    for index in range(400):
+        marks.clear()
+        scene = embedded.DRAW["doc_read"](generator("doc_read", "test", index))
+        texts = [box for kind, _, box in marks if kind == "text"]
+        assert len(texts) == len(scene.items)
+        frame = next((box for kind, _, box in marks if kind == "rectangle"), (0, 0, SOURCE, SOURCE))
+        assert all(inside(box, frame, CLEAR) for box in texts), index
+        rules = [box for kind, _, box in marks if kind == "line"]
+        assert all(apart(box, rule, CLEAR) for box in texts for rule in rules), index
+        assert all(apart(one, other, CLEAR) for one, other in pairs(texts)), index
+        kinds[(frame[0] > 0, bool(rules))] += 1
+    assert len(kinds) == 4  # with and without a frame, with and without a rule
+
+
+def test_print_of_a_sign_stays_on_it_and_signs_stay_apart(marks):
+    for index in range(400):
+        marks.clear()
+        scene = embedded.DRAW["scene_text"](generator("scene_text", "test", index))
+        plates = {id(pen): box for kind, pen, box in marks if kind == "rounded_rectangle"}
+        texts = [(pen, box) for kind, pen, box in marks if kind == "text"]
+        assert len(texts) == len(scene.items)
+        assert all(inside(box, plates[id(pen)], 2) for pen, box in texts), index
+        signs = [box for kind, _, box in marks if kind == "paste"]
+        assert all(inside(box, (0, 0, SOURCE, SOURCE), CLEAR) for box in signs), index
+        assert all(apart(one, other, CLEAR) for one, other in pairs(signs)), index
+
+
+def test_whether_a_shape_exists_is_told_by_no_prior():
+    said, by_colour = Counter(), {}
+    for index in range(2000):
+        scene = embedded.DRAW["shapes"](generator("shapes", "prior", index))
+        boxes = [(i.x - i.width / 2, i.y - i.width / 2, i.x + i.width / 2, i.y + i.width / 2) for i in scene.items]
+        assert all(apart(one, other, 0) and inside(one, (0, 0, 1, 1), 0) for one, other in pairs(boxes))
+        things = [tuple(item.label.split()) for item in scene.items]
+        (question,) = (q for q in scene.questions if q.kind == "existence")
+        colour, shape = question.text.removesuffix("?").split()[-2:]
+        assert ((colour, shape) in things) == (question.answer == "yes")
+        assert colour in [c for c, _ in things]  # each is there, whatever the answer
+        assert shape in [s for _, s in things]
+        said[question.answer] += 1
+        by_colour.setdefault((colour, len(things)), Counter())[question.answer] += 1
+    assert abs(said["yes"] / said.total() - 0.5) < 0.04
+    assert sum(max(counts.values()) for counts in by_colour.values()) / said.total() < 0.56

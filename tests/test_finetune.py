@@ -34,8 +34,8 @@ from harness.schema import LINE, HarnessError, Llm, Template
 from harness.storage.intake import TOKENIZER_BYTES, read_json
 from harness.train import finetune as door
 from harness.train.conversations import open_conversations, read_sample, tokenise
+from harness.train.dialogues import IGNORED
 from harness.train.finetune import ARTICLE, extrapolate, finetune, outcome, prepare, rate_at
-from harness.train.instruct import IGNORED
 from harness.train.lesson import Lesson, Lessons, collate
 from harness.train.parts import llm_of
 

@@ -134,6 +134,12 @@ class TrainOptions(Options):
     """a folder"""
     cache: Folder
     """a folder"""
+    device: Literal["cpu", "cuda", "mps"]
+    """cpu, cuda or mps"""
+    until: Literal["letters", "pages", "language", "align", "joint"]
+    """letters, pages, language, align or joint"""
+    every: Annotated[int, Field(ge=1, le=2**31)]
+    """a whole number above 0 (steps)"""
 
 
 class FinetuneOptions(Options):
@@ -279,7 +285,7 @@ def check_recipe(recipe: Any) -> None:
                 check(f"{name}.{key}", each)
         elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 10**9:
             raise HarnessError(f"{name}={shown(value)}: a number above 0, at most a billion, is expected")
-        elif not isinstance(value, int) and not name.endswith("lr") and ".shares." not in name:
+        elif not isinstance(value, int) and not set(name.split(".")) & {"lr", "warmup", "listed", "shares"}:
             raise HarnessError(f"{name}={shown(value)}: a whole number is expected")
 
     check("recipe", recipe)

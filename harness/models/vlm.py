@@ -170,17 +170,20 @@ class Vlm(nn.Module):
         if training is not None:
             (folder / TRAINING).write_text(json.dumps(training, indent=1) + "\n")
         tied = {"llm.lm_head.weight"} if self.llm.config.tie_word_embeddings else set()
-        state = {
-            name: value.to(dtype if value.dim() > 1 else torch.float32).contiguous()
-            if value.is_floating_point()
-            else value
-            for name, value in (self.state_dict() if state is None else state).items()
-            if name not in tied
-        }
+        own = self.state_dict() if state is None else state
+        state = stored({name: value for name, value in own.items() if name not in tied}, dtype)
         part = folder / (WEIGHTS + ".part")
         save_file(state, part, metadata={"format": "pt"})
         part.chmod(0o644)  # safetensors writes for the owner alone
         part.replace(folder / WEIGHTS)
+
+
+def stored(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Weights as they are written: matrices in `dtype`, vectors (norms, biases, statistics) in fp32."""
+    return {
+        name: value.to(dtype if value.dim() > 1 else torch.float32).contiguous() if value.is_floating_point() else value
+        for name, value in state.items()
+    }
 
 
 def folder_of(checkpoint: str) -> Path:

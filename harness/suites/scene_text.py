@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 from PIL import Image, ImageDraw, ImageFilter
 
-from harness.suites.scenes import FACES, PALETTE, SOURCE, Item, Question, Scene, font
+from harness.suites.scenes import CLEAR, FACES, PALETTE, SOURCE, Item, Question, Scene, font
 
 LEXICON = (
     "stop", "exit", "open", "closed", "cafe", "hotel", "bank", "taxi", "park", "sale", "pizza", "bus",
     "shop", "bar", "fire", "way", "north", "south", "slow", "gate", "zone", "food", "music", "water",
 )  # fmt: skip
 
-PRINT_SIZES = (22, 30, 42, 58, 80)
-"""Ems in canvas pixels, each varied by a tenth; 22 is 11 px at 256 px input and under 3 px at 64 px."""
+PRINT_SIZES = (22, 33, 45, 63, 87, 120)
+"""Ems in canvas pixels, each varied by a tenth; 22 is 11 px at 384 px input, 7 px at 256 and under 2 px at 64."""
+TILT = 20
+"""Largest turn of a sign in degrees; less where it would not have room."""
 
 
 def draw(rng: random.Random) -> Scene:
-    """One to three signs of different colours and words; all in one print size."""
+    """One to three signs of different colours and words, above or beside one another; all in one print size."""
     size = round(rng.choice(PRINT_SIZES) * rng.uniform(0.92, 1.08))
     image = _ground(rng)
     count = rng.choice((1, 2, 2, 3))
     words = rng.sample(LEXICON, count)
     colours = rng.sample(tuple(PALETTE), count)
-    vertical = rng.random() < 0.6 or size > 52  # large signs fit only above one another
+    plates = [_plate(rng, word, colour, size) for word, colour in zip(words, colours, strict=True)]
+    vertical = rng.random() < 0.6
+    band = SOURCE / count
+    if any(plate.width > band - 4 * CLEAR for plate, _ in plates):  # wide signs fit only above one another
+        vertical = True
     items = []
-    for index, (word, colour) in enumerate(zip(words, colours, strict=True)):
-        along = (index + 0.5 + rng.uniform(-0.12, 0.12)) / count
-        across = 0.5 + rng.uniform(-0.12, 0.12)
-        x, y = (across, along) if vertical else (along, across)
-        tilt = rng.uniform(-12, 12) if not vertical and count == 3 else rng.uniform(-20, 20)
-        items.append(_sign(image, rng, word, colour, size, (x, y), tilt))
+    for index, ((plate, width), word, colour) in enumerate(zip(plates, words, colours, strict=True)):
+        room = (SOURCE, band) if vertical else (band, SOURCE)
+        plate = _turned(plate, rng.uniform(-TILT, TILT), (room[0] - 2 * CLEAR, room[1] - 2 * CLEAR))
+        # Its own band of the canvas, the middle of it rather than the ends.
+        spare = [side - 2 * CLEAR - length for side, length in zip(room, plate.size, strict=True)]
+        offset = [CLEAR + most * rng.uniform(0.2, 0.8) for most in spare]
+        x, y = (offset[0], index * band + offset[1]) if vertical else (index * band + offset[0], offset[1])
+        left, top = round(x), round(y)
+        image.paste(plate, (left, top), plate)
+        middle = (left + plate.width / 2) / SOURCE, (top + plate.height / 2) / SOURCE
+        items.append(Item(*middle, width / SOURCE, word, (colour,)))
     questions = []
     if count == 1:
         questions.append(Question("what does the sign say?", words[0], "only sign"))
@@ -41,7 +53,7 @@ def draw(rng: random.Random) -> Scene:
         first, last = ("top", "bottom") if vertical else ("left", "right")
         questions.append(Question(f"what word is at the {first}?", words[0], "by place"))
         questions.append(Question(f"what word is at the {last}?", words[-1], "by place"))
-    return Scene(image, tuple(questions), tuple(items), size)
+    return Scene(image, tuple(questions), tuple(items))
 
 
 def _ground(rng: random.Random) -> Image.Image:
@@ -51,25 +63,19 @@ def _ground(rng: random.Random) -> Image.Image:
     mosaic = Image.new("RGB", (cells, cells))
     mosaic.putdata([tuple(min(255, max(0, c + rng.randint(-45, 45))) for c in base) for _ in range(cells * cells)])
     ground = mosaic.resize((SOURCE, SOURCE), Image.Resampling.BICUBIC)
-    grain = Image.frombytes("L", (SOURCE // 4, SOURCE // 4), rng.randbytes((SOURCE // 4) ** 2))
+    grain = Image.frombytes("L", (SOURCE // 6, SOURCE // 6), rng.randbytes((SOURCE // 6) ** 2))
     grain = grain.resize((SOURCE, SOURCE), Image.Resampling.BILINEAR).convert("RGB")
     return Image.blend(ground, grain, rng.uniform(0.05, 0.22))
 
 
-def _sign(
-    image: Image.Image,
-    rng: random.Random,
-    word: str,
-    colour: str,
-    size: int,
-    centre: tuple[float, float],
-    tilt: float,
-) -> Item:
-    """Paste one sign with its centre at a place (fractions of the canvas), turned by `tilt` degrees."""
-    face = font(rng.choice(FACES), size)
+def _plate(rng: random.Random, word: str, colour: str, size: int) -> tuple[Image.Image, float]:
+    """A sign that is not turned yet, and how wide its print is."""
     text = word.upper()
-    width = face.getlength(text)
+    faces = [font(face, size) for face in FACES]
     pad = size * rng.uniform(0.25, 0.5)
+    most = SOURCE - 4 * CLEAR - 2 * pad
+    face = rng.choice([face for face in faces if face.getlength(text) <= most])
+    width = face.getlength(text)
     plate = Image.new("RGBA", (int(width + 2 * pad), int(size * 1.25 + pad)), (0, 0, 0, 0))
     pen = ImageDraw.Draw(plate)
     fill = tuple(min(255, max(0, c + rng.randint(-14, 14))) for c in PALETTE[colour])
@@ -79,7 +85,15 @@ def _sign(
     pen.text((plate.width / 2, plate.height / 2), text, font=face, fill=ink, anchor="mm")
     if rng.random() < 0.25:
         plate = plate.filter(ImageFilter.GaussianBlur(size * 0.02))
-    plate = plate.rotate(tilt, Image.Resampling.BICUBIC, expand=True)
-    x, y = centre
-    image.paste(plate, (round(x * SOURCE - plate.width / 2), round(y * SOURCE - plate.height / 2)), plate)
-    return Item(x, y, width / SOURCE, word, (colour,))
+    return plate, width
+
+
+def _turned(plate: Image.Image, tilt: float, room: tuple[float, float]) -> Image.Image:
+    """A sign turned by `tilt` degrees, or by as much of them as it has room for."""
+    while True:
+        angle = math.radians(abs(tilt))
+        width = plate.width * math.cos(angle) + plate.height * math.sin(angle)
+        height = plate.width * math.sin(angle) + plate.height * math.cos(angle)
+        if (width < room[0] - 2 and height < room[1] - 2) or abs(tilt) < 0.5:
+            return plate.rotate(tilt, Image.Resampling.BICUBIC, expand=True)
+        tilt *= 0.9

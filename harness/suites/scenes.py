@@ -17,8 +17,10 @@ from pathlib import Path
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
-SOURCE = 512
-"""Side of the drawn canvas in pixels."""
+SOURCE = 768
+"""Side of the drawn canvas in pixels: twice the largest resolution of the default sweep."""
+CLEAR = 6
+"""Least distance in canvas pixels between print and whatever is not its ground: an edge, a line, another sign."""
 
 PALETTE: dict[str, tuple[int, int, int]] = {
     "red": (208, 36, 36),
@@ -59,12 +61,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Scene:
-    """A drawn image with what may be asked about it. `print_size` is the font's em in canvas pixels (0: no text)."""
+    """A drawn image with what may be asked about it."""
 
     image: Image.Image
     questions: tuple[Question, ...]
     items: tuple[Item, ...]
-    print_size: int
 
 
 Draw = Callable[[random.Random], Scene]

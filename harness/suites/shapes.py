@@ -15,22 +15,32 @@ RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": 
 
 
 def draw(rng: random.Random) -> Scene:
-    """Two to five shapes in the cells of a 3 x 3 grid, with one question of each kind that has one answer."""
+    """Two to five shapes in the cells of a 3 x 3 grid, at least two colours and two forms among them, with one question
+    of each kind that has one answer."""
     tone = rng.randint(200, 250)
     image = Image.new("RGB", (SOURCE, SOURCE), tuple(tone + rng.randint(-8, 5) for _ in range(3)))
     pen = ImageDraw.Draw(image)
     cells = rng.sample([(c, r) for c in range(GRID) for r in range(GRID)], rng.randint(2, 5))
-    things = {cell: (rng.choice(tuple(PALETTE)), rng.choice(SHAPES)) for cell in cells}
+    things: dict[tuple[int, int], tuple[str, str]] = {}
+    while not _absent(things):
+        things = {cell: (rng.choice(tuple(PALETTE)), rng.choice(SHAPES)) for cell in cells}
     pitch = SOURCE / GRID
     items = []
     for (column, row), (colour, shape) in things.items():
-        radius = rng.uniform(38, 66)
-        x = (column + 0.5) * pitch + rng.uniform(-14, 14)
-        y = (row + 0.5) * pitch + rng.uniform(-14, 14)
+        radius = rng.uniform(57, 99)
+        x = (column + 0.5) * pitch + rng.uniform(-21, 21)
+        y = (row + 0.5) * pitch + rng.uniform(-21, 21)
         fill = tuple(min(255, max(0, c + rng.randint(-14, 14))) for c in PALETTE[colour])
         _shape(pen, shape, x, y, radius, fill, rng.uniform(-0.25, 0.25))
         items.append(Item(x / SOURCE, y / SOURCE, 2 * radius / SOURCE, f"{colour} {shape}"))
-    return Scene(image, tuple(_questions(rng, things)), tuple(items), 0)
+    return Scene(image, tuple(_questions(rng, things)), tuple(items))
+
+
+def _absent(things: dict[tuple[int, int], tuple[str, str]]) -> list[tuple[str, str]]:
+    """Colours and shapes that are there, but not as one thing."""
+    there = set(things.values())
+    pairs = {(colour, shape) for colour, _ in there for _, shape in there}
+    return sorted(pairs - there)
 
 
 def _shape(
@@ -64,12 +74,10 @@ def _questions(rng: random.Random, things: dict[tuple[int, int], tuple[str, str]
         questions.append(Question(f"how many {shape}s are there?", str(shapes.count(shape)), "count"))
     else:
         questions.append(Question("how many shapes are there?", str(len(things)), "count"))
-    if rng.random() < 0.5:
-        colour, shape = rng.choice(list(things.values()))
-    else:
-        colour, shape = rng.choice(tuple(PALETTE)), rng.choice(SHAPES)
-    answer = "yes" if (colour, shape) in things.values() else "no"
-    questions.append(Question(f"is there a {colour} {shape}?", answer, "existence"))
+    # Half of the answers are no, and then the colour is there and the shape is there, only not together.
+    there = rng.random() < 0.5
+    colour, shape = rng.choice(list(things.values()) if there else _absent(things))
+    questions.append(Question(f"is there a {colour} {shape}?", "yes" if there else "no", "existence"))
     if relation := _relation(rng, things):
         questions.append(relation)
     return questions

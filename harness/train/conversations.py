@@ -18,7 +18,7 @@ from harness.models.answering import PLACE
 from harness.models.vlm import Vlm
 from harness.schema import HarnessError, one_line
 from harness.storage.intake import parse_json, read_items, read_part
-from harness.train.instruct import IGNORED
+from harness.train.dialogues import IGNORED
 
 IMAGE = "<image>"
 """Stands in the first turn where the image belongs; it is always shown before the text, as LLaVA does."""

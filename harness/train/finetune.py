@@ -164,8 +164,8 @@ def finetune(config: Plain, command: str = "") -> Path:
 
     from harness.machine import describe
     from harness.models.vlm import TRAINING, WEIGHTS
+    from harness.train.checkpointing import gather, keep, newest, read_said, take_up
     from harness.train.lesson import Lesson
-    from harness.train.resume import gather, keep, newest, read_said, take_up
 
     try:
         lessons, identity = prepare(config)
@@ -173,7 +173,7 @@ def finetune(config: Plain, command: str = "") -> Path:
         if _finished(folder, identity):
             return folder
         state = newest(folder / STATE)
-        said: dict[str, Any] = read_said(state) if state else {"step": 0, "identity": identity, "runs": []}
+        said: dict[str, Any] = read_said(state, "runs") if state else {"step": 0, "identity": identity, "runs": []}
         if said["identity"] != identity:
             raise HarnessError(f"folder={folder}: another training is unfinished there; give another folder")
     except HarnessError as error:

@@ -1,186 +1,160 @@
-"""Stages 1 and 2: the connector and the LLM learn to answer from frozen visual tokens, then everything together.
+"""Stages `align` and `joint`: connector and LLM learn to answer from the visual tokens, then everything learns.
 
-Stage 1 encodes the pool once and trains on the kept visual tokens, so that thousands of steps cost little. All the
-questions of an image share its visual prefix in one sequence: a question sees the image and itself, no other question.
+In `align` the encoder is frozen, so the visual tokens of all images are computed once and kept. Several questions about
+an image share one sequence, in which no question sees another one.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from filelock import FileLock
 from rich.progress import track
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 from harness.models.encoders import VisionEncoder
 from harness.models.preprocess import normalise
 from harness.models.vlm import Vlm
+from harness.schema import Connector
+from harness.train.descent import Course, Descended, Schedule, descend
+from harness.train.dialogues import Dialogues, answer
+from harness.train.letters import tensors
 from harness.train.pool import Pool
-from harness.train.pretrain import descend
-
-IGNORED = -100
 
 Rows = np.ndarray
 """Indices of images of the pool, sorted."""
+Look = Callable[[int, Rows], Tensor]
+"""Resolution, images -> visual tokens (B, N, features)."""
+MEASURED = 2500
+"""Steps after which the answers to held-out questions are counted."""
 
 
 @dataclass(frozen=True)
 class InstructRecipe:
-    """How long and how fast stages 1 and 2 learn."""
+    """How long and how fast one of the two stages learns."""
 
     images: int
-    """How many images of the pool stage 1 encodes and keeps."""
-    align_steps: int
-    align_batch: int
-    joint_steps: int
-    joint_batch: int
+    """How many images of the pool it learns from."""
+    steps: int
+    batch: int
     questions: int
     """Questions of one image in one sequence."""
     shares: dict[int, float]
+    """Share of each resolution among the steps."""
     lr: float
-    joint_lr: float
-    seed: int
+    """Of connector and LLM; the encoder, where it learns, has half of it."""
+    warmup: float
+
+    @property
+    def schedule(self) -> Schedule:
+        """Steps and rates."""
+        return Schedule(self.steps, self.warmup)
 
 
-@dataclass(frozen=True)
-class Dialogues:
-    """Questions and answers of the pool as padded token ids (images, most questions, most tokens)."""
-
-    ids: np.ndarray
-    target: np.ndarray
-    """The token that must follow each position, `IGNORED` outside the answer."""
-    count: np.ndarray
-    """Number of questions of each image."""
-
-    @classmethod
-    def of(cls, vlm: Vlm, pool: Pool) -> Dialogues:
-        """Tokenise every question and answer of the pool once."""
-        rows = []
-        for pairs in pool.questions:
-            row = []
-            for question, answer in pairs:
-                _, asked = vlm.question_ids(question)
-                said = [*vlm.text().encode(answer, add_special_tokens=False), vlm.end]
-                row.append((asked, said))
-            rows.append(row)
-        most = max(map(len, rows))
-        length = max(len(asked) + len(said) - 1 for row in rows for asked, said in row)
-        ids = np.zeros((len(rows), most, length), np.int64)
-        target = np.full((len(rows), most, length), IGNORED, np.int64)
-        for i, row in enumerate(rows):
-            for j, (asked, said) in enumerate(row):
-                ids[i, j, : len(asked) + len(said) - 1] = [*asked, *said[:-1]]
-                target[i, j, len(asked) - 1 : len(asked) + len(said) - 1] = said
-        return cls(ids, target, np.array([len(row) for row in rows]))
-
-    def draw(self, rows: np.ndarray, rng: np.random.Generator, questions: int) -> tuple[Tensor, Tensor]:
-        """`questions` questions of each row, with repetition where it has fewer: ids and targets (B, Q, T)."""
-        chosen = np.stack(
-            [rng.permuted(np.arange(max(questions, self.count[r])) % self.count[r])[:questions] for r in rows]
-        )
-        return torch.from_numpy(self.ids[rows[:, None], chosen]), torch.from_numpy(self.target[rows[:, None], chosen])
-
-
-def shared_prefix_mask(prefix: int, questions: int, length: int) -> Tensor:
-    """Attention mask (1, 1, L, L), true where allowed: causal, and no question sees another one."""
-    block = torch.cat([torch.zeros(prefix, dtype=torch.long), torch.arange(1, questions + 1).repeat_interleave(length)])
-    allowed = (block[None, :] == 0) | (block[None, :] == block[:, None])
-    return (allowed & torch.ones(len(block), len(block)).tril().bool())[None, None]
-
-
-def answer_loss(vlm: Vlm, features: Tensor, ids: Tensor, target: Tensor) -> tuple[Tensor, float]:
-    """Visual tokens (B, N, C), questions with answers (B, Q, T) -> cross-entropy, share of answers wholly right."""
-    batch, questions, length = ids.shape
-    visual = vlm.project(features)
-    before = torch.full((batch, 1), vlm.question_ids("")[0][0])
-    embeddings = vlm.prompt(visual, before, ids.flatten(1))
-    prefix = 1 + visual.shape[1]
-    position = torch.cat([torch.arange(prefix), torch.arange(prefix, prefix + length).repeat(questions)])
-    hidden = vlm.llm.model(
-        inputs_embeds=embeddings,
-        attention_mask=shared_prefix_mask(prefix, questions, length),
-        position_ids=position[None].expand(batch, -1),
-        use_cache=False,
-    ).last_hidden_state[:, prefix:]
-    flat = target.flatten(1)
-    asked = flat != IGNORED
-    logits = vlm.llm.lm_head(hidden[asked])
-    loss = F.cross_entropy(logits, flat[asked])
-    right = torch.ones_like(target, dtype=torch.bool)
-    right.flatten(1)[asked] = logits.argmax(-1) == flat[asked]
-    return loss, float(right.all(-1).float().mean())
+def decides(before: Sequence[object], connector: Connector, recipe: InstructRecipe, seed: int) -> list[object]:
+    """Everything that decides what is learned, after the stages of these identities."""
+    return [*before, connector.model_dump(mode="json", exclude={"name", "title", "source"}), vars(recipe), seed]
 
 
 @torch.no_grad()
-def encode_pool(encoder: VisionEncoder, pool: Pool, images: int, folder: Path) -> dict[int, Tensor]:
-    """Visual tokens of the first `images` of the pool by resolution, fp16 (images, N, C); kept in `folder`."""
-    fused = copy.deepcopy(encoder)
+def encode_pool(encoder: VisionEncoder, pool: Pool, images: int, folder: Path) -> dict[int, np.ndarray]:
+    """Visual tokens of the first `images` of the pool by resolution, fp16 (images, N, C), memory-mapped from `folder`.
+
+    Computed on the CPU, whatever learns: the same tokens everywhere.
+    """
+    fused = copy.deepcopy(encoder).cpu()
     fused.fuse()  # the same visual tokens, sooner
     kept = {}
+    folder.mkdir(parents=True, exist_ok=True)
     for resolution, pixels in pool.images.items():
-        path = folder / f"tokens-{min(images, len(pool))}-{resolution}.safetensors"
+        path = folder / f"tokens-{pool.name}-{images}-{resolution}.npy"
         with FileLock(f"{path}.lock"):
             if not path.exists():
-                chunks = [pixels[i : min(i + 64, images)].copy() for i in range(0, min(images, len(pool)), 64)]
-                tokens = [
-                    fused(normalise(torch.from_numpy(chunk), encoder.spec)).half()
-                    for chunk in track(chunks, f"encoding at {resolution} px")
-                ]
-                save_file({"tokens": torch.cat(tokens)}, path.with_suffix(".part"))
-                path.with_suffix(".part").replace(path)
-        kept[resolution] = load_file(path)["tokens"]
+                part = path.with_suffix(".part")
+                shape = (images, encoder.spec.visual_tokens(resolution), encoder.spec.features)
+                array = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
+                for begin in track(range(0, images, 64), f"encoding at {resolution} px"):
+                    chunk = torch.from_numpy(pixels[begin : min(begin + 64, images)].copy())
+                    array[begin : begin + len(chunk)] = fused(normalise(chunk, encoder.spec)).half().numpy()
+                array.flush()
+                part.replace(path)
+        kept[resolution] = np.load(path, mmap_mode="r")
     return kept
 
 
-def instruct(
-    vlm: Vlm, pool: Pool, recipe: InstructRecipe, folder: Path, log: Callable[[dict[str, object]], None]
-) -> None:
-    """Run stages 1 and 2 in place; visual tokens are kept in `folder`. `log` gets a row every 50 steps."""
-    torch.manual_seed(recipe.seed + 1)
-    rng = np.random.default_rng(recipe.seed + 1)
-    dialogues = Dialogues.of(vlm, pool)
-    vlm.eval()  # the encoder's batch norms keep the statistics of stage 0
-    language = [*vlm.connector.parameters(), *vlm.llm.parameters()]
+def learn_align(
+    vlm: Vlm, pool: Pool, held_out: Pool, recipe: InstructRecipe, tokens: Path, seed: int, course: Course
+) -> Descended:
+    """Connector and LLM learn in place; visual tokens are kept in the folder `tokens`."""
+    vlm.eval().requires_grad_(True)
+    vlm.encoder.requires_grad_(False)
+    kept = encode_pool(vlm.encoder, pool, min(recipe.images, len(pool)), tokens)
+    others = encode_pool(vlm.encoder, held_out, len(held_out), tokens)
+
+    def looking(kept: dict[int, np.ndarray]) -> Look:
+        return lambda resolution, rows: tensors((kept[resolution][rows],), course.device)[0].float()
+
+    return _learn(vlm, pool, held_out, recipe, looking(kept), looking(others), seed, course)
+
+
+def learn_joint(vlm: Vlm, pool: Pool, held_out: Pool, recipe: InstructRecipe, seed: int, course: Course) -> Descended:
+    """Everything learns in place, but for the statistics of the encoder's batch norms."""
+    vlm.eval().requires_grad_(True)
+
+    def looking(pool: Pool) -> Look:
+        def look(resolution: int, rows: Rows) -> Tensor:
+            pixels = tensors((pool.images[resolution][rows],), course.device)[0]
+            return vlm.encode(normalise(pixels, vlm.spec.encoder))
+
+        return look
+
+    return _learn(vlm, pool, held_out, recipe, looking(pool), looking(held_out), seed, course)
+
+
+def _learn(
+    vlm: Vlm,
+    pool: Pool,
+    held_out: Pool,
+    recipe: InstructRecipe,
+    look: Look,
+    look_at_held_out: Look,
+    seed: int,
+    course: Course,
+) -> Descended:
+    dialogues, images = Dialogues(vlm.text()), min(recipe.images, len(pool))
     resolutions = list(recipe.shares)
     shares = np.array(list(recipe.shares.values())) / sum(recipe.shares.values())
 
-    def run(
-        stage: str,
-        steps: int,
-        groups: list[dict[str, Any]],
-        images: int,
-        batch: int,
-        look: Callable[[int, Rows], Tensor],
-    ) -> None:
-        def step() -> tuple[Tensor, dict[str, float]]:
-            resolution = int(rng.choice(resolutions, p=shares))
-            rows = np.sort(rng.choice(images, batch, replace=False))
-            ids, target = dialogues.draw(rows, rng, recipe.questions)
-            loss, right = answer_loss(vlm, look(resolution, rows), ids, target)
-            return loss, {f"right@{resolution}": right}
+    def step(_: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        resolution = int(rng.choice(resolutions, p=shares))
+        rows = np.sort(rng.choice(images, recipe.batch, replace=False))
+        asked = dialogues.draw([pool.rows[k] for k in rows], rng, recipe.questions)
+        ids, target = (each.to(course.device) for each in asked)
+        visual = vlm.project(look(resolution, rows))
+        loss, right = answer(vlm.llm, dialogues.begin, visual, ids, target)
+        return loss, {f"right@{resolution}": float(right.float().mean())}
 
-        descend(stage, step, groups, steps, log)
+    @torch.no_grad()
+    def measure() -> dict[str, float]:
+        found: dict[str, list[bool]] = {}
+        for resolution in recipe.shares:
+            for k, row in enumerate(held_out.rows):
+                pairs = [[dialogues.tokens(question, said) for question, said, _ in row.questions]]
+                ids, target = (each.to(course.device) for each in dialogues.stack(pairs))
+                visual = vlm.project(look_at_held_out(resolution, np.array([k])))
+                _, right = answer(vlm.llm, dialogues.begin, visual, ids, target)
+                found.setdefault(f"held_out_{row.suite}@{resolution}", []).extend(right[0].tolist())
+        return {name: float(np.mean(values)) for name, values in sorted(found.items())}
 
-    if recipe.align_steps:
-        kept = encode_pool(vlm.encoder, pool, recipe.images, folder)
-        groups: list[dict[str, Any]] = [{"params": language, "lr": recipe.lr}]
-        frozen = lambda resolution, rows: kept[resolution][rows].float()  # noqa: E731
-        run("align", recipe.align_steps, groups, min(recipe.images, len(pool)), recipe.align_batch, frozen)
-    if recipe.joint_steps:
-        groups = [
-            {"params": language, "lr": recipe.joint_lr},
-            {"params": list(vlm.encoder.parameters()), "lr": recipe.joint_lr / 2},
-        ]
-
-        def see(resolution: int, rows: Rows) -> Tensor:
-            return vlm.encode(normalise(torch.from_numpy(pool.images[resolution][rows]), vlm.spec.encoder))
-
-        run("joint", recipe.joint_steps, groups, len(pool), recipe.joint_batch, see)
+    rates: list[tuple[Iterable[nn.Parameter], float]] = [
+        ([*vlm.connector.parameters(), *vlm.llm.parameters()], recipe.lr),
+        ([*vlm.encoder.parameters()], recipe.lr / 2),
+    ]
+    done = descend(course, vlm, rates, step, recipe.schedule, seed, measure, measured_every=MEASURED)
+    vlm.requires_grad_(True)
+    return done

@@ -21,7 +21,7 @@ from harness.models.vlm import Vlm
 from harness.schema import HarnessError
 from harness.storage.intake import IMAGE_BYTES, read_bytes
 from harness.train.conversations import Conversations, Sample, Tokens, tokenise
-from harness.train.instruct import IGNORED
+from harness.train.dialogues import IGNORED
 from harness.train.parts import HEADS
 
 

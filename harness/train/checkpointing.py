@@ -1,7 +1,8 @@
 """The state of an unfinished training: what has learned, and the optimiser's moments, as safetensors.
 
 A state is a folder that is written beside and renamed, so it is whole or not there. Weights and moments are gathered
-from all processes, however they are spread (`torch.distributed.checkpoint`), and go back to any number of them.
+from all processes, however they are spread (`torch.distributed.checkpoint`), and go back to any number of them. It
+holds neither a schedule nor a generator of random numbers: here both follow from the step's number and the seed.
 """
 
 from __future__ import annotations
@@ -63,10 +64,10 @@ def newest(folder: Path) -> Path | None:
     return max((path for path in folder.glob("step-*") if path.suffix != ".part"), default=None)
 
 
-def read_said(state: Path) -> dict[str, Any]:
-    """What was said of a state when it was kept."""
+def read_said(state: Path, listed: str) -> dict[str, Any]:
+    """What was said of a state when it was kept: `step`, and under the name `listed` a list."""
     found = read_json(state / SAID)
-    if not isinstance(found, dict) or not isinstance(found.get("step"), int) or not isinstance(found.get("runs"), list):
+    if not isinstance(found, dict) or not isinstance(found.get("step"), int) or not isinstance(found.get(listed), list):
         raise HarnessError(f"{state / SAID}: not the state of a training; remove {state}, or give another folder")
     return found
 
@@ -80,8 +81,14 @@ def take_up(model: nn.Module, optimiser: torch.optim.Optimizer, state: Path) -> 
     for name, value in load_file(state / MOMENTS).items():
         weight, _, what = name.removeprefix("state.").rpartition(".")
         moments.setdefault(weight, {})[what] = value
-    group = {key: value for key, value in optimiser.param_groups[0].items() if key != "params"}
-    whole: dict[str, Any] = {"state": moments, "param_groups": [group | {"params": sorted(moments)}]}
+    bare = getattr(model, "module", model)  # DistributedDataParallel's
+    names = {id(weight): name for name, weight in bare.named_parameters()}
+    groups = [
+        {key: value for key, value in group.items() if key != "params"}
+        | {"params": [names[id(weight)] for weight in group["params"]]}
+        for group in optimiser.param_groups
+    ]
+    whole: dict[str, Any] = {"state": moments, "param_groups": groups}
     try:
         set_model_state_dict(model, learned, options=StateDictOptions(full_state_dict=True, strict=False))
         set_optimizer_state_dict(model, optimiser, whole, options=StateDictOptions(full_state_dict=True))
