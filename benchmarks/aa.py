@@ -1,7 +1,7 @@
 """How often is the verdict wrong? `python benchmarks/aa.py [--blocks N] [--smoke]`
 
 A/A: twenty comparisons of a component with itself by the recommended rule (`analysis.comparison`: paired blocks, 95%
-interval of the ratio against a margin), on this machine as it is. Every block is a fresh process that measurements all
+interval of the ratio against a margin), on this machine as it is. Every block is a fresh process that measures all
 of them, the sides of a comparison pass by pass in turns. Printed are the false alarms; then, with 5% more time planted
 into each pass of one side, how often that is caught; and the same for the rule that most tools use (Mann-Whitney on the
 passes of one process).

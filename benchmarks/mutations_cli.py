@@ -27,7 +27,7 @@ FIELDS = (
     *("vlm.path", "vlm.native", "vlm.revision", "sweep.grids", "sweep.claims", "sweep.options", "sweep.name"),
     *("sweep.title", "system.name", "fusion.kind", "also.siglip", "hydra.run.dir", "hydra.verbose", "nosuch"),
 )
-WHOLE_VLM_KINDS = (
+WHOLE_NUMBERS = (
     "0",
     "1",
     "-1",
@@ -46,7 +46,7 @@ WHOLE_VLM_KINDS = (
     "9" * 5000,
 )
 NUMBERS = (
-    *WHOLE_VLM_KINDS,
+    *WHOLE_NUMBERS,
     "inf",
     "-inf",
     "nan",

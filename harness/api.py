@@ -125,7 +125,7 @@ def measure(*overrides: str) -> Result:
     from harness.timing.quiet import look
     from harness.timing.session import Session, alone
 
-    request = pipeline.compose(overrides)
+    request = pipeline.compose(overrides, stored=False)
     if len(request.points) != 1:
         raise HarnessError(f"measure takes one point, the overrides make {len(request.points)}")
     executor = Executor()

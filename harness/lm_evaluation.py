@@ -59,12 +59,12 @@ def main() -> int:
     from harness.schema import HarnessError
 
     try:
-        from lm_eval.__main__ import cli_evaluate
-
-        from harness.evaluate import lm_eval  # noqa: F401 (registers our models)
+        from harness.evaluate import lm_eval  # noqa: F401 (registers our models, and says it where lm-eval is missing)
 
         if no_device(sys.argv[1:]):
             sys.argv += ["--device", "auto"]
+        from lm_eval.__main__ import cli_evaluate
+
         cli_evaluate()
     except HarnessError as error:
         print(f"error: {error}", file=sys.stderr)

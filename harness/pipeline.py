@@ -68,13 +68,15 @@ class Pending:
         return bool(self.count or self.asked)
 
 
-def compose(arguments: Sequence[str], program: str = "harness.sweep") -> Request:
-    """Overrides -> checked points; raises `HarnessError` for anything that could not be measured."""
+def compose(arguments: Sequence[str], program: str = "harness.sweep", stored: bool = True) -> Request:
+    """Overrides -> checked points; raises `HarnessError` for anything that could not be measured, and where results are
+    to be `stored`, for folders that cannot be written to."""
     common, configs = compose_all(arguments)
     options = take(RunOptions, common)
     name = report_name(common, arguments)
-    check_folder("results", options.results, write=not options.dry_run)
-    check_folder("reports", str(Path(options.reports) / name), write=not options.dry_run)
+    if stored:
+        check_folder("results", options.results, write=not options.dry_run)
+        check_folder("reports", str(Path(options.reports) / name), write=not options.dry_run)
     # torch takes seconds to import: a mistyped name is answered before that.
     from harness.analysis.claims import claims_of
     from harness.configuration.points import make_point
@@ -133,6 +135,11 @@ def mend(request: Request, say: Say) -> None:
     for path in store.files(request.root):
         if mended := store.mend(path):
             say(f"note: {mended}")
+    if (path := store.manifest_path(request.root, request.name)).is_file():
+        try:
+            store.parse_manifest(path)
+        except HarnessError as error:
+            say(f"note: {error}; this run writes it anew")
 
 
 def check_suites(plan: Plan, left: Pending, say: Say) -> None:
@@ -146,7 +153,7 @@ def check_suites(plan: Plan, left: Pending, say: Say) -> None:
 
 def summary(plan: Plan, request: Request, left: Pending) -> str:
     """What is planned and how much of it is there already, in one line."""
-    device = next(iter(plan.machines.values()))
+    device = plan.machines[plan.points[0].point.language.device]
     total = sum(component.protocol.blocks for component in plan.components.values())
     there = total - left.count + len(plan.evaluations) - len(left.asked)
     return (
@@ -179,9 +186,10 @@ def execute(plan: Plan, request: Request, executor: Executor, left: Pending, say
     with alone(options.wait, say):
         left = pending(plan, request)  # a sweep that was waited for may have measured some of it
         if left.count:
-            first = next(iter(plan.components.values())).execution
-            threads = max(component.execution.threads for component in plan.components.values())
-            await_quiet(partial(look, first.device, threads), options.busy, options.busy_wait, say)
+            executions = [component.execution for component in plan.components.values()]
+            threads = max(execution.threads for execution in executions)
+            for device in sorted({execution.device for execution in executions}):
+                await_quiet(partial(look, device, threads), options.busy, options.busy_wait, say)
         if resumed := plan.resumed(left.measurements, left.todo):
             what = "1 block has" if resumed == 1 else f"{resumed} blocks have"
             say(f"note: {what} measurements in the store; what is added to them is measured in other processes")
@@ -228,7 +236,7 @@ def estimate(plan: Plan, left: Pending) -> Estimate:
     if known:
         ceilings = known[-1]
     else:
-        first = next(iter(plan.components.values())).execution
+        first = plan.points[0].point.language
         device = find(first.runtime)(first).device
         ceilings = measure_ceilings(device, seconds=0.2)
         device.release()

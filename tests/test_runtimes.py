@@ -1,17 +1,20 @@
 """One file adds a runtime, an executor or a source of telemetry: the smallest of each, from a package of one's own."""
 
+import weakref
+
 import numpy as np
 import pytest
 
-from conftest import EXECUTION, LLM, install, make_component, make_point
+from conftest import EXECUTION, LLM, install, make_component, make_measurement, make_point
 from harness import pipeline, runtimes
 from harness.analysis.table import table_of
 from harness.configuration.compose import compose_all
 from harness.configuration.points import make_point as point_of
+from harness.configuration.points import no_accuracy
 from harness.models.encoders import build_encoder
 from harness.runtimes import torch as eager
 from harness.schema import TTFTS, HandoverComponent, HarnessError, Part
-from harness.timing import executors
+from harness.timing import executors, measurer
 from harness.timing.plan import components_of
 from harness.timing.workloads import build
 
@@ -111,7 +114,7 @@ class Runtime(runtimes.Runtime):
 """
 
 HERE = """
-from harness.timing import executors
+from harness.timing import executors, measurer
 from harness.timing.executors import Outcome, perform
 
 
@@ -257,3 +260,54 @@ def test_the_torch_runtime_gives_what_its_modules_give():
 
 def test_every_sum_with_an_encoder_and_an_llm_holds_the_handover_but_the_papers():
     assert {name for name, stages in TTFTS.items() if "handover" in stages} == {"ttft_model", "ttft_user"}
+
+
+def test_a_device_is_tested_once_in_a_process_whatever_runs_on_it(monkeypatch):
+    asked = []
+    told = make_measurement()
+    monkeypatch.setattr(measurer, "check_timer", lambda device: (asked.append(device.dtype), told.timer)[1])
+    monkeypatch.setattr(measurer, "measure_ceilings", lambda device: told.ceilings)
+    one = measurer.Measurer()
+    for changes in ({}, {"attention": "sdpa"}, {"attention": "eager"}, {"dtype": "bfloat16"}):
+        one._prepare(EXECUTION.model_copy(update=changes))
+    assert asked == [eager.torch.float32, eager.torch.bfloat16]
+
+
+def test_modules_that_are_not_wanted_any_more_are_freed_in_the_next_batch():
+    rules = make_component().protocol.model_copy(update={"min_samples": 1, "max_samples": 1, "warmup_seconds": 0})
+    one = measurer.Measurer()
+    made = [make_component(resolution=resolution, protocol=rules) for resolution in (64, 128)]
+    made[1] = made[1].model_copy(update={"encoder": made[1].encoder.model_copy(update={"name": "another"})})
+    one.measure([{"first": made[0].model_copy(update={"visual_tokens": 1})}], "0/0", lambda *_: None)
+    (built,) = one._built.values()
+    module = weakref.ref(built.workload.encoder.module)
+    del built
+    one.measure([{"second": made[1]}], "0/0", lambda *_: None)
+    assert module() is None
+
+
+def test_only_torch_answers_and_a_whole_vlm_is_one_program(tmp_path, monkeypatch):
+    package = install(tmp_path, monkeypatch, "anything", fast=NUMPY)
+    _, (config,) = compose_all(["resolution=64", f"encoder_runtime={package}.fast", "device=cpu"])
+    point = point_of(config)
+    assert point.suites == ()
+    assert no_accuracy(point) == f"no accuracy: {package}.fast is timed with random weights; only torch answers"
+    _, (config,) = compose_all(["resolution=64", "runtime=harness.runtimes.torch", "device=cpu"])
+    assert point_of(config).vision.runtime == "torch"
+    assert point_of(config).suites
+    monkeypatch.setattr(eager.Runtime, "RUNS", eager.Runtime.RUNS - {"composed_vlm"})
+    assert Part("composed_vlm") not in components_of(point_of(config))
+
+
+def test_a_handover_of_much_that_is_never_copied_is_no_cache():
+    """Ten tiles of 1024 x 1024: taking and putting float32 on the CPU is the same memory."""
+    size = {"tiles": 10, "features": 1024, "visual_tokens": 10 * 1024}
+    component = make_component("handover", source=EXECUTION.model_copy(update={"runtime": "torch"}), **size)
+    made = {}
+    workload = build(lambda where: made.setdefault(where, runtimes.find("torch")(where)), component, [])
+    sums = []
+    for number in range(1, 8):
+        assert [*workload.run(number)] == ["handover"]
+        workload.outputs()
+    sums = workload.checksums()
+    assert len(set(sums)) == len(sums) == 7

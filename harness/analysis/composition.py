@@ -75,7 +75,7 @@ class Result:
 
     planned: Planned
     measurements: Mapping[str, Mapping[int, Measurement]]
-    """Kind of component -> block -> measurement, failed ones too."""
+    """Part (`encoder`, `encoder@1`, ...) -> block -> measurement, failed ones too."""
     evaluations: Mapping[str, Evaluation]
     """By suite."""
     blind: Mapping[str, Evaluation] = field(default_factory=dict)
@@ -143,7 +143,9 @@ class Result:
         kinds = {part.kind for part in self.parts}
         whole = isinstance(self.planned.point.model, HubModel)
         expected = {"hub"} if whole else {"encoder", "connector", "llm"}
-        if not expected <= kinds or kinds - expected - (set() if whole else {"fusion", "handover"}):
+        if self.planned.point.hands_over:
+            expected.add("handover")
+        if not expected <= kinds or kinds - expected - (set() if whole else {"fusion"}):
             return (
                 f"its components are {', '.join(sorted(kinds)) or 'missing'}; {', '.join(sorted(expected))} make it up"
             )
@@ -352,8 +354,7 @@ class Result:
         return statistics.median(spent) if spent else None
 
     def telemetry(self) -> list[Telemetry]:
-        """What the machine said during each measurement of the point's components; those that took turns say the same,
-        but for `stolen`."""
+        """What the machine said during each measurement of the point's components."""
         return [v.telemetry for part in self.parts for v in self.measurements.get(part, {}).values() if v.telemetry]
 
     def efficiency(self, kind: str, stage: str) -> Efficiency | None:
@@ -401,8 +402,9 @@ class Result:
         memories = {
             part: [v.memory for v in self.measurements.get(part, {}).values() if v.memory] for part in self.parts
         }
-        if not self.timed or self.depths or not all(memories.values()):  # of a few layers it is not the whole's
-            return None, "unknown"
+        devices = {each.component.execution.device for kind in self.measurements.values() for each in kind.values()}
+        if not self.timed or self.depths or not all(memories.values()) or len(devices) > 1:
+            return None, "unknown"  # of a few layers it is not the whole's, and a GPU's bytes are not the host's
         weights = work = 0
         before: list[int] = []
         for of_kind in memories.values():

@@ -46,7 +46,8 @@ class Statistic:
 
 
 def statistics_of(score: Score) -> list[Statistic]:
-    """Every figure of a score: first the whole, then each kind where there are several; none where others judge."""
+    """Every figure of a score: first the whole, then each kind where there are several; none where it is graded
+    externally."""
     if not score.metric:
         return []
     kinds = sorted({answer.kind for answer in score.answers if answer.kind})

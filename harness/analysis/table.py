@@ -6,11 +6,13 @@ import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import asdict
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from harness import registry
 from harness.analysis.composition import GROWS, Result
 from harness.analysis.frontier import on_frontier
 from harness.analysis.scores import ALL_KINDS, statistics_of
@@ -54,7 +56,8 @@ def row_of(result: Result) -> dict[str, Any]:
     point = result.planned.point
     measurements = [v for blocks in result.measurements.values() for v in blocks.values()]
     entries = [*measurements, *result.evaluations.values(), *result.blind.values()]
-    machine = entries[0].machine if entries else None
+    there = [entry.machine for entry in entries if entry.machine.device == point.language.device]
+    machine = there[0] if there else None
     row: dict[str, Any] = {
         **_names(point),
         "resolution": point.input_px,
@@ -206,6 +209,15 @@ def _latency(result: Result) -> dict[str, Any]:
     return row | _meanwhile(result.telemetry())
 
 
+@cache
+def telemetry_columns() -> dict[str, str]:
+    """Columns of what the sources of telemetry tell (see `harness.timing.telemetry`), those of installed packages too,
+    with the meaning of each gauge or counter."""
+    sources = (module.Source for module in registry.every("timing.telemetry").values())
+    meant = {name: meaning for source in sources for name, meaning in source.MEANINGS.items()}
+    return {name.removesuffix("_seconds"): meaning for name, meaning in meant.items()}
+
+
 AT_START = {"load"}
 """Gauges that count as they were before a batch: afterwards they tell of our own work."""
 
@@ -259,8 +271,7 @@ OWN = (
     *("resolution", "tiles", "visual_tokens", "sequence_tokens", "text_tokens", "status", "reason", "weights", "point"),
     *("machine", "device", "device_name", "dtype", "threads", "attention", "date", "protocol", "no_accuracy", "commit"),
     *("command", "source", "extrapolated", "disturbed_blocks", "disturbed", "marked", "on_frontier", "px", "LLM"),
-    *("load", "foreign", "stolen", "frequency_hz", "celsius", "gpu_clock_hz", "gpu_watts", "gpu_joules"),
-    *("visual tokens", "frontier", "of limit", "of its limit", "composed vs direct", "peak MB"),
+    *("encoder_runtime", "llm_runtime", "visual tokens", "frontier", "composed vs direct", "peak MB"),
 )
 STEMS = (*TIMES, *("accuracy", "bend", "ceiling_", "direct_", "overlap", "peak_", "published_", "residual_", "suite_"))
 """Columns, and how columns begin, that are no suite's."""
@@ -322,7 +333,7 @@ def suites_of(table: pd.DataFrame) -> list[str]:
 
 def column_of(suite: str) -> str:
     """A suite's column: its name, with `suite_` before one that the table needs for something else."""
-    taken = suite in OWN or suite.startswith(STEMS)
+    taken = suite in OWN or suite.startswith(STEMS) or suite in telemetry_columns()
     return f"suite_{suite}" if taken else suite
 
 

@@ -46,6 +46,8 @@ from harness.suites.hub import check_place, pin
 from harness.suites.questions import examples
 from harness.suites.tasks import expand, load_suite
 
+ANSWERS = "torch"
+"""The runtime that trained VLMs answer on."""
 DTYPES = ("float32", "float16", "bfloat16")
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention")
 
@@ -94,7 +96,7 @@ def make_point(config: Plain, weights: bool = True) -> Point:
         language=language,
         weights=hash_checkpoint(folder_of(checkpoint)) if checkpoint else RANDOM,
         checkpoint=checkpoint,
-        suites=suites,
+        suites=suites if {vision.runtime, language.runtime} == {ANSWERS} else (),
         protocol=protocol,
     )
     if fusion is not None:
@@ -189,12 +191,14 @@ def _executions(config: Plain, kind: str) -> tuple[Execution, Execution, TimingP
         "threads": available_cores() if config["threads"] == "auto" else _positive("threads", config["threads"]),
     }
     attention = _choice("attention", config["attention"], ATTENTIONS)
-    names = [str(config[f"{stage}_runtime"] or config["runtime"]) for stage in ("encoder", "llm")]
+    asked = [str(config[f"{stage}_runtime"] or config["runtime"]) for stage in ("encoder", "llm")]
+    names = [name.removeprefix("harness.runtimes.") for name in asked]
     if kind == "hub" and names[0] != names[1]:
         raise HarnessError(
             f"encoder_runtime={names[0]}, llm_runtime={names[1]}: a hub model runs in one; give runtime="
         )
-    for name, runs in zip(names, (["encoder"], ["connector", "llm"]), strict=True):
+    fused = ["fusion"] if config.get("fusion") else []
+    for name, runs in zip(names, (["encoder"], ["connector", "llm", *fused]), strict=True):
         for each in ["hub"] if kind == "hub" else runs:
             check_runs(name, each)
     vision, language = (
@@ -279,6 +283,8 @@ def find_checkpoint(encoder: Encoder, llm: Llm, asked: str) -> str:
 def no_accuracy(point: Point) -> str:
     """Why a point is not asked anything; empty if it is."""
     model = point.model
+    if others := {point.vision.runtime, point.language.runtime} - {ANSWERS}:
+        return f"no accuracy: {', '.join(sorted(others))} is timed with random weights; only {ANSWERS} answers"
     if isinstance(model, ComposedModel) and point.weights == RANDOM:
         what = model.system.name if model.system else f"{model.encoder.name} + {model.llm.name}"
         return (

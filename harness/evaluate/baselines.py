@@ -82,7 +82,8 @@ def form_of(question: Asked) -> Form:
 
 
 def priors(metric: str, questions: Iterable[Asked], budget: int = BUDGET) -> tuple[Prior, ...]:
-    """What guessing and the majority answer score by `metric`, for each kind and form; nothing where others judge."""
+    """What guessing and the majority answer score by `metric`, for each kind and form; nothing where it is graded
+    externally."""
     if not metric:
         return ()
     groups: dict[tuple[str, Form], list[Asked]] = defaultdict(list)

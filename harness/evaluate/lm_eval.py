@@ -1,6 +1,6 @@
 """Our suites as tasks of lm-eval (`SuiteTask`), and our models and engine for its tasks (`HarnessLM`).
 
-`harness.lm_evaluation` is the door: what a YAML and a command line name.
+`harness.lm_evaluation` is what a YAML and a command line name.
 """
 
 from __future__ import annotations
@@ -114,7 +114,10 @@ class SuiteTask(ConfigurableTask):  # type: ignore[misc]
                         "higher_is_better": True,
                     }
                 ],
-                "metadata": {"version": suite.version, "source": METRICS[metric].source if suite.metric else "judged"},
+                "metadata": {
+                    "version": suite.version,
+                    "source": METRICS[metric].source if suite.metric else "graded externally",
+                },
             }
         )
 

@@ -7,8 +7,9 @@ in `harness.timing`. A runtime of another package goes by its module's name: `en
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import psutil
@@ -108,9 +109,9 @@ class LanguageModule(Module, Protocol):
 
     vocabulary: int
 
-    def prefill(self, before: Array, visual: Array, after: Array) -> tuple[Array, int]:
-        """Ids (1, T0), visual tokens (1, N, width), ids (1, T1) -> logits (1, vocabulary) and the length of the KV
-        cache, which is written."""
+    def prefill(self, before: Array, visual: Array, after: Array) -> tuple[Array, Callable[[], int]]:
+        """Ids (1, T0), visual tokens (1, N, width), ids (1, T1) -> logits (1, vocabulary), and what tells the length of
+        the KV cache that was written; it is asked when no clock runs any more."""
 
     def prefill_visual(self, visual: Array) -> None:
         """Prefill over the visual tokens alone."""
@@ -144,8 +145,8 @@ class HubModule(Module, Protocol):
     """A VLM as its authors published it, cut into stages."""
 
     def prepare(self, image: bytes, question: str, text_tokens: int, number: int) -> Any:
-        """Image and question as its own processor makes them, the prompt cut or repeated to so many text tokens; one
-        element of the pixels differs with `number`."""
+        """Image and question as its own processor makes them, the prompt cut or repeated to so many text tokens, and
+        last the number of visual tokens in it; one element of the pixels differs with `number`."""
 
     def put(self, prepared: Any) -> Any:
         """The same on the device."""
@@ -153,8 +154,8 @@ class HubModule(Module, Protocol):
     def encode(self, given: Any) -> Any:
         """Visual tokens, in a form of the model's own."""
 
-    def prefill(self, given: Any, encoded: Any) -> tuple[Array, int, int]:
-        """Logits of the last position, visual tokens in the prompt, length of the KV cache."""
+    def prefill(self, given: Any, encoded: Any) -> tuple[Array, Callable[[], int]]:
+        """Logits of the last position, and what tells the length of the KV cache."""
 
     def prefill_visual(self, given: Any, encoded: Any) -> None:
         """Prefill over the visual tokens alone, and what its processor puts between them."""
@@ -194,7 +195,8 @@ class Runtime:
         return nullcontext()
 
     def put(self, host: np.ndarray) -> Array:
-        """A host array (float32) on the device, in the execution's precision; `transfer`, and half of `handover`."""
+        """A host array (float32) on the device, in the execution's precision; `transfer`, and half of `handover`. Where
+        nothing has to be moved it may be the same memory."""
         raise NotImplementedError
 
     def put_ids(self, ids: Sequence[int]) -> Array:
@@ -238,6 +240,7 @@ class Runtime:
         raise NotImplementedError
 
 
+@cache
 def find(name: str) -> type[Runtime]:
     """The class of a runtime; raises `HarnessError` for one that does not exist or cannot be imported."""
     found = getattr(registry.find("runtimes", name), "Runtime", None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
@@ -214,8 +214,8 @@ class Runtime(runtimes.Runtime):
         flat = out.flatten()
         if flat.dtype is not torch.float32:
             flat = flat.float()  # half precision might overflow in the sum alone
-        if flat.numel() not in self._weights:
-            self._weights = {flat.numel(): (torch.arange(flat.numel(), device=flat.device) % 1009).float().cos()}
+        if flat.numel() not in self._weights:  # of a few sizes: components take turns
+            self._weights[flat.numel()] = (torch.arange(flat.numel(), device=flat.device) % 1009).float().cos()
         return torch.dot(flat, self._weights[flat.numel()]).item()
 
     def encoder(self, component: EncoderComponent) -> runtimes.EncoderModule:
@@ -266,15 +266,31 @@ class Runtime(runtimes.Runtime):
         return _Hub(load_hub_model(component.model, component.weights, self.execution))
 
 
-class _Counted:
-    """A module and how often it ran, counted by a hook, whatever the code around it believes."""
+class _Calls:
+    """Counts a module's forward passes by a hook, whatever the code around it believes. It does not know the module:
+    a cycle would keep the weights until the next search for garbage."""
 
     def __init__(self, module: nn.Module):
-        self.module, self.calls = module, 0
-        module.register_forward_hook(self._count)
+        self.count = 0
+        module.register_forward_hook(self._add)
 
-    def _count(self, *_: object) -> None:
-        self.calls += 1
+    def _add(self, *_: object) -> None:
+        self.count += 1
+
+
+class _Counted:
+    """A module and how often it ran."""
+
+    def __init__(self, module: nn.Module):
+        self.module, self._calls = module, _Calls(module)
+
+    @property
+    def calls(self) -> int:
+        return self._calls.count
+
+    @calls.setter
+    def calls(self, value: int) -> None:
+        self._calls.count = value
 
     def __call__(self, *given: Tensor) -> Tensor:
         return self.module(*given)  # type: ignore[no-any-return]
@@ -293,9 +309,9 @@ class _Language(_Counted):
         self.llm = llm
         self.vocabulary = int(llm.config.vocab_size)
 
-    def prefill(self, before: Tensor, visual: Tensor, after: Tensor) -> tuple[Tensor, int]:
+    def prefill(self, before: Tensor, visual: Tensor, after: Tensor) -> tuple[Tensor, Callable[[], int]]:
         logits, cache = prefill(self.llm, self._embed(before, visual, after))
-        return logits, int(cache.get_seq_length())
+        return logits, cache.get_seq_length
 
     def _embed(self, before: Tensor, visual: Tensor, after: Tensor) -> Tensor:
         return splice(self.llm, before, visual, after)
@@ -361,21 +377,21 @@ class _Hub:
         prompt = fit_prompt(prepared.prompts[0], self.model.image_token, text_tokens)
         pixels = prepared.image["pixel_values"].clone()
         pixels.view(-1)[0] = (number % 997) / 997  # the images return after a while; their pixels never do
-        return {**prepared.image, "pixel_values": pixels}, prompt
+        visual = int((prompt["input_ids"] == self.model.image_token).sum())
+        return {**prepared.image, "pixel_values": pixels}, prompt, visual
 
     def put(self, prepared: Any) -> Any:
         device = self.model.device
-        image, prompt = ({name: value.to(device) for name, value in given.items()} for given in prepared)
+        image, prompt = ({name: value.to(device) for name, value in given.items()} for given in prepared[:2])
         return Prepared(image, ()), prompt
 
     def encode(self, given: Any) -> Any:
         return self.model.encode([given[0]])
 
-    def prefill(self, given: Any, encoded: Any) -> tuple[Tensor, int, int]:
+    def prefill(self, given: Any, encoded: Any) -> tuple[Tensor, Callable[[], int]]:
         image, prompt = given
         found = self.model.begin([image], [prompt], encoded, whole=True)
-        visual = int((prompt["input_ids"] == self.model.image_token).sum())
-        return found.logits, visual, int(found.cache.get_seq_length())
+        return found.logits, found.cache.get_seq_length
 
     def prefill_visual(self, given: Any, encoded: Any) -> None:
         image, prompt = given

@@ -113,8 +113,9 @@ class Machine(Frozen):
 
     @property
     def place(self) -> str:
-        """The device of this host, whatever its software is today."""
-        return f"{self.host}-{self.device}"
+        """The kind of machine and its device, whatever its software is today and whatever a container calls its
+        host."""
+        return f"{self.device}-{fingerprint([self.processor, self.cores, self.device_name])[:8]}"
 
     @property
     def key(self) -> str:

@@ -28,9 +28,6 @@ def evaluation_key(point: Point, suite: Suite, machine: Machine, rows: str) -> s
     if isinstance(point.model, HubModel):
         left_out["model"] = {"name", "title", "path", "revision", "native", "llm", "source"}
     content = point.model_dump(mode="json", exclude=left_out)
-    same: dict[str, Any] = {"fields": {"options"}}
-    if suite.image == "given":
-        same["image"] = True  # as before there was a choice
-    asked = suite.model_dump(mode="json", exclude=same)
+    asked = suite.model_dump(mode="json", exclude={"fields": {"options"}})
     there = machine.model_dump(mode="json", include=DECIDES_ANSWERS)
     return fingerprint([SCHEMA_VERSION, content, asked, there, rows])

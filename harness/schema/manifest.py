@@ -20,7 +20,7 @@ class Planned(Frozen):
     blind: dict[str, str] = {}
     """Suite -> key of the same evaluation with grey images, where one is taken."""
     place: str = ""
-    """Host and device where it is measured (`Machine.place`); empty: unknown."""
+    """Machine and device where it is measured (`Machine.place`); empty: unknown."""
     command: str
     no_accuracy: Line = ""
     """Why it is not asked anything; empty if it is."""

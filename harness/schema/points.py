@@ -111,6 +111,12 @@ class Point(Frozen):
         return 0 if fusion is not None and not fusion.in_sequence else self.visual_tokens
 
     @property
+    def hands_over(self) -> bool:
+        """Whether visual tokens have to go from one runtime, device or precision to another."""
+        one, other = self.vision, self.language
+        return (one.runtime, one.device, one.dtype) != (other.runtime, other.device, other.dtype)
+
+    @property
     def tiles(self) -> int:
         """Squares that an image is cut into; what a hub model does of the kind is its processor's affair."""
         return self.model.tiles if isinstance(self.model, ComposedModel) else 1

@@ -128,11 +128,11 @@ Status = Literal["ok", "out_of_memory", "crashed", "timeout", "invalid_output", 
 
 
 class Entry(Frozen):
-    """One line of the notebook: an outcome with where it comes from; a failure too."""
+    """One line of the store: an outcome with where it comes from; a failure too."""
 
     schema_version: int = SCHEMA_VERSION
     key: str
-    """What resume compares; see `component_key` and `question_key`."""
+    """What resume compares; see `component_key` and `evaluation_key`."""
     status: Status
     reason: Line = ""
     """Why there is no result, in one line; empty when there is one."""
@@ -222,7 +222,7 @@ class Answer(Frozen):
     parsed: str | None
     """What the metric read from it; None: nothing that it could compare, and so the answer is wrong."""
     score: Share | None
-    """None: others judge it."""
+    """None: it is graded externally."""
     chance: Share = 0.0
     """What a guess at random would have scored on average, where nothing could be read (MMMU's official rule)."""
     facts: Plain = {}
@@ -262,7 +262,7 @@ class Score(Frozen):
     resumed: int = 0
     """How many answers the journal of an earlier run had."""
     priors: tuple[Prior, ...] = ()
-    """What its kinds of questions score without a look; empty where others judge, and in records from before."""
+    """What its kinds of questions score without a look; empty where it is graded externally."""
 
 
 class Evaluation(Entry):

@@ -38,15 +38,15 @@ class Suite(Frozen):
     stands_for: str = ""
     """The published benchmark whose schema and metric an embedded suite has."""
     metric: str
-    """One of `harness.metrics`, with its protocol: `gqa@lmms-eval`; empty where others judge."""
+    """One of `harness.metrics`, with its protocol: `gqa@lmms-eval`; empty where it is graded externally."""
     submission: str = ""
     """Format in which answers are handed to those who judge them (`harness.suites.submissions`)."""
     source: Source
     prompt: str
     """Jinja template over a row's columns."""
     fields: dict[str, str]
-    """Jinja expressions: `id`, `answers` (unless others judge); `image`, `kind`, `options` (what a question lets one
-    choose from), `where` (asked only if true)."""
+    """Jinja expressions: `id`, `answers` (unless graded externally); `image`, `kind`, `options` (what a question lets
+    one choose from), `where` (asked only if true)."""
     facts: dict[str, str] = {}
     """Jinja expressions for what the metric, or the submission, needs beside the answers."""
     images: Positive | None = None

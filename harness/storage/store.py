@@ -1,4 +1,4 @@
-"""The notebook: append-only entries under `results/measured/<machine>/`; the only writer there.
+"""The store: append-only entries under `results/measured/<machine>/`; the only writer there.
 
 `measurements.jsonl` holds what was timed, `evaluations.jsonl` what was asked: files of JSON lines (`storage.lines`). An
 entry is validated as it will be read back before it is written. `sweeps/<name>.json`, a sweep's manifest, names the
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -228,7 +229,8 @@ def write_manifest(root: Path, manifest: Manifest) -> None:
     stays beside it."""
     path = manifest_path(root, manifest.name)
     if path.is_file():
-        manifest = _beside(parse_manifest(path), manifest)
+        with suppress(HarnessError):  # one that cannot be read has nothing to keep; `pipeline.mend` has said so
+            manifest = _beside(parse_manifest(path), manifest)
     write_whole(path, manifest.model_dump_json(indent=1) + "\n")
 
 

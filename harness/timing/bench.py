@@ -387,7 +387,7 @@ def _turn(unit: Sequence[Bench]) -> None:
 
 
 def window(benches: Sequence[Bench], before: Reading, most: int, seconds: float = math.inf) -> Reading:
-    """Up to `most` passes of each bench, none earlier after `seconds`; what disturbed the machine between the reading
+    """Up to `most` passes of each bench, none started after `seconds`; what disturbed the machine between the reading
     `before` and the one returned marks each of them."""
     first = benches[0]
     begin, passes, turn = first.clock(), 0, list(benches)

@@ -24,6 +24,7 @@ from harness.schema import (
     Ceilings,
     Component,
     Execution,
+    HandoverComponent,
     HubComponent,
     Memory,
     Point,
@@ -72,6 +73,7 @@ class Measurer:
 
     def __init__(self) -> None:
         self._ready: dict[Execution, Ready] = {}
+        self._proven: dict[tuple[str, str, str, int], tuple[TimerTest, Ceilings]] = {}
         self._bases: dict[str, int] = {}
         self._built: dict[tuple[int, str], Built] = {}
         self._model: tuple[str, AnsweringModel] | None = None
@@ -81,10 +83,13 @@ class Measurer:
         `seed` decides (see `bench.take_turns`); all have the same device and threads."""
         begin = time.perf_counter()
         progress("loading")
-        gc.freeze()  # what is imported need not be searched for garbage again
+        if not self._ready:  # nothing was built yet: what is frozen is never freed
+            gc.freeze()  # what is imported need not be searched for garbage again
         for component in (component for unit in units for component in unit.values()):
-            if (ready := self._prepare(component.execution)).timer.fault:
-                raise UntrustedTimer(ready.timer)
+            sources = (component.source,) if isinstance(component, HandoverComponent) else ()
+            for execution in (component.execution, *sources):
+                if (ready := self._prepare(execution)).timer.fault:
+                    raise UntrustedTimer(ready.timer)
         first = next(iter(units[0].values())).execution
         device = self._ready[first].runtime.device
         base = self._bases.setdefault(first.device, device.allocated())  # before the first module was built
@@ -182,20 +187,18 @@ class Measurer:
         return answer_suite(self._model[1], suite, progress, journal)
 
     def _prepare(self, execution: Execution) -> Ready:
-        """The runtime, its device proven to be awaited, and what it can do; asked once in a process. It is warm
-        afterwards."""
+        """The runtime of an execution, its device proven to be awaited, and what it can do; asked once in a process for
+        each device and precision. It is warm afterwards."""
         if execution not in self._ready:
             runtime = find(execution.runtime)(execution)
-            ceilings = measure_ceilings(runtime.device)  # first: a fresh process is slow until it worked for a second
-            timer = check_timer(runtime.device)
-            runtime.device.release()
-            self._ready[execution] = Ready(runtime, timer, ceilings)
+            where = execution.runtime, execution.device, execution.dtype, execution.threads
+            if where not in self._proven:
+                ceilings = measure_ceilings(runtime.device)  # first: a fresh process is slow until it worked a second
+                self._proven[where] = check_timer(runtime.device), ceilings
+                runtime.device.release()
+            self._ready[execution] = Ready(runtime, *self._proven[where])
         self._ready[execution].runtime.enter()
         return self._ready[execution]
-
-    def _of(self, execution: Execution) -> Runtime:
-        """The runtime of an execution; one that only hands data over is not timed, and so not tested."""
-        return self._prepare(execution).runtime
 
     def _build(self, units: Units, progress: Progress) -> dict[tuple[int, str], float]:
         """Build the modules that are not there yet, after those that are not wanted any more were freed; returns the
@@ -209,12 +212,11 @@ class Measurer:
         for same, component in wanted.items():
             if same not in self._built:
                 progress("loading")
-                begin = time.perf_counter()
                 runtime = self._ready[component.execution].runtime
                 runtime.enter()
                 check_memory(component, runtime.device)
-                before = runtime.device.allocated()
-                workload = build(self._of, component, examples())
+                before, begin = runtime.device.allocated(), time.perf_counter()
+                workload = build(lambda execution: self._prepare(execution).runtime, component, examples())
                 self._built[same] = Built(workload, before, runtime.device.allocated())
                 took[same] = round(time.perf_counter() - begin, 6)
         return took

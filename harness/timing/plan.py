@@ -12,6 +12,7 @@ from typing import Literal
 from harness.configuration.points import no_accuracy
 from harness.models.hub import folder_of_hub, weights_of_hub
 from harness.models.vlm import folder_of, vocabulary_of
+from harness.runtimes import find
 from harness.schema import (
     DRAWN,
     Ceilings,
@@ -203,7 +204,7 @@ def components_of(point: Point) -> dict[Part, Component]:
         found[Part.of("encoder", number)] = EncoderComponent(
             execution=vision, encoder=encoder, resolution=resolution, **sight
         )
-        if (vision.runtime, vision.device, vision.dtype) != (projecting.runtime, projecting.device, projecting.dtype):
+        if point.hands_over:
             found[Part.of("handover", number)] = HandoverComponent(
                 source=vision, execution=projecting, features=encoder.features, **sight
             )
@@ -233,7 +234,7 @@ def components_of(point: Point) -> dict[Part, Component]:
         "protocol": protocol,
     }
     found[Part("llm")] = LlmComponent(**prompt)
-    if not any(part.kind == "handover" for part in found):  # a whole VLM is one program
+    if not point.hands_over and "composed_vlm" in find(point.language.runtime).RUNS:  # a whole VLM is one program
         found[Part("composed_vlm")] = ComposedVlmComponent(
             encoder=model.encoder,
             also=model.also,

@@ -44,6 +44,13 @@ KEPT = 4
 
 
 @dataclass
+class Passes:
+    """How often something ran that is no module."""
+
+    calls: int = 0
+
+
+@dataclass
 class PassSummary:
     """What one pass left behind, for the bench to check."""
 
@@ -118,11 +125,11 @@ class Workload(Generic[C]):
         for module in self.modules:
             module.calls = 0
 
-    def _noise(self, runtime: Runtime, *shape: int) -> list[Array]:
-        """Different arrays of unit variance, made once: eight, or one where that is much."""
+    def _noise(self, runtime: Runtime, *shape: int, least: int = 1, most: int = INPUTS) -> list[Array]:
+        """Different arrays of unit variance, made once: `most` of them, or `least` where that is much."""
         if shape not in self._made:
             generator = np.random.default_rng(0)
-            count = INPUTS if np.prod(shape) < MANY else 1
+            count = most if np.prod(shape) < MANY else least
             made = (generator.standard_normal(shape, dtype=np.float32) for _ in range(count))
             self._made[shape] = [runtime.put(array) for array in made]
         return self._made[shape]
@@ -148,10 +155,7 @@ class Workload(Generic[C]):
         """Ids before and after the image: question `number`, of the length that the protocol asks for."""
         question = self.examples[number % len(self.examples)][1]
         before, after = ids(question) or stand_in_ids(question)
-        before, after = fit(before, after, self.component.text_tokens, vocabulary)
-        if not self.component.visual_tokens:  # then the text is all that can differ from pass to pass
-            after[0] = number % vocabulary
-        return before, after
+        return fit(before, after, self.component.text_tokens, vocabulary)
 
 
 class EncoderWorkload(Workload[EncoderComponent], kind="encoder"):
@@ -183,17 +187,16 @@ class EncoderWorkload(Workload[EncoderComponent], kind="encoder"):
 class HandoverWorkload(Workload[HandoverComponent], kind="handover"):
     """Visual tokens from one runtime to another, through the host's memory."""
 
-    calls = 0
-
     def load(self) -> None:
         """The runtime that they come from."""
         self.source = self.runtimes(self.component.source)
-        self.modules = [self]
+        self.modules = [Passes()]
 
     def at(self, component: HandoverComponent) -> None:
         """Another number of tokens."""
         tokens = component.visual_tokens // component.tiles
-        self._inputs = self._noise(self.source, component.tiles, tokens, component.features)
+        # What is handed over may be the same memory: no input changes while an output of it waits to be checked.
+        self._inputs = self._noise(self.source, component.tiles, tokens, component.features, least=KEPT + 1)
         super().at(component)
 
     def run(self, number: int) -> Iterator[str]:
@@ -201,7 +204,7 @@ class HandoverWorkload(Workload[HandoverComponent], kind="handover"):
         self._start()
         self._out = self.runtime.put(self.source.take(self._input(number)))
         yield "handover"
-        self.calls += 1
+        self.modules[0].calls += 1
         self._tokens = (self._out.shape[0] * self._out.shape[1], 0)
         self._perturb_input(number + 1, self.source)
 
@@ -218,7 +221,7 @@ class ConnectorWorkload(Workload[ConnectorComponent], kind="connector"):
         """The same connector on another number of tiles."""
         (tokens, features), *more = component.inputs
         self._inputs = self._noise(self.runtime, component.tiles, tokens, features)
-        self._more = [self._noise(self.runtime, 1, *shape)[0] for shape in more]
+        self._more = [self._noise(self.runtime, 1, *shape, most=1)[0] for shape in more]
         super().at(component)
 
     def run(self, number: int) -> Iterator[str]:
@@ -237,7 +240,7 @@ class FusionWorkload(Workload[FusionComponent], kind="fusion"):
         """Build them and what they attend to."""
         self.fused = self.runtime.fusion(self.component)
         self.modules = [self.fused]
-        self._memory = self._noise(self.runtime, *self.component.fusion.memory)[0]
+        self._memory = self._noise(self.runtime, *self.component.fusion.memory, most=1)[0]
 
     def at(self, component: FusionComponent) -> None:
         """The same layers on another number of tokens."""
@@ -267,7 +270,7 @@ class LanguageWorkload(Workload[C]):
         self.language.sample(self._out)
         yield "sample"
         text = before.shape[1] + after.shape[1]
-        self._tokens = (length - text, text)
+        self._tokens = (length() - text, text)
 
     def extra_stages(self) -> Iterator[str]:
         """Prefill over the visual tokens of the last pass alone: the paper's definition."""
@@ -294,6 +297,8 @@ class LlmWorkload(LanguageWorkload[LlmComponent], kind="llm"):
         """A question -> ids; ids and visual tokens -> the first token's id."""
         self._start()
         before, after = self._prompt(number, self.language.vocabulary)
+        if not self.component.visual_tokens:  # then the text is all that can differ from pass to pass
+            after[0] = number % self.language.vocabulary
         yield "tokenize"
         self._visual = self._input(number)
         first, second = map(self.runtime.put_ids, (before, after))
@@ -353,11 +358,11 @@ class HubWorkload(Workload[HubComponent], kind="hub"):
         yield "transfer"
         self._encoded = self.model.encode(self._given)
         yield "encode"
-        self._out, visual, length = self.model.prefill(self._given, self._encoded)
+        self._out, length = self.model.prefill(self._given, self._encoded)
         yield "prefill"
         self.model.sample(self._out)
         yield "sample"
-        self._tokens = (visual, length - visual)
+        self._tokens = (prepared[-1], length() - prepared[-1])
 
     def extra_stages(self) -> Iterator[str]:
         """Prefill over the visual tokens of the last pass alone, and what its processor puts between them."""
