@@ -73,6 +73,18 @@ def find(folder: str, name: str) -> Any:
         raise HarnessError(f"{_kind(folder)} {name}: {error}") from error
 
 
+def subclass(folder: str, name: str, base: type[T]) -> type[T]:
+    """The class of a name that derives from `base` and is called as it is.
+
+    Raises `HarnessError` if its module has none.
+    """
+    found = getattr(find(folder, name), base.__name__, None)
+    if not (isinstance(found, type) and issubclass(found, base) and found is not base):
+        wanted = f"{base.__module__}.{base.__name__}"
+        raise HarnessError(f"{_kind(folder)} {name}: its module has no class {base.__name__} derived from {wanted}")
+    return found
+
+
 def every(folder: str) -> dict[str, ModuleType]:
     """All modules of a folder by name, imported."""
     return {name: _load(folder, name, module) for name, module in modules(folder).items()}

@@ -103,7 +103,7 @@ def test_a_system_has_the_scores_of_its_name_and_number_of_tokens(tmp_path):
     system = System(name="m3_7b", title="LLaVA-1.5-M3-7B", source="tests")
     pooled = Connector(name="m3_36", title="M3 to 36", kind="average_pool", args={"shrink": 4}, shrink=4)
     whole = point("ViT-L/14", "Vicuna-7B", 336, 14)
-    fewer = whole.model_copy(update={"system": system, "connector": pooled})
+    fewer = whole.model_copy(update={"model": whole.model.model_copy(update={"system": system, "connector": pooled})})
     table = with_published(table_of([make_result(point=p, right=None) for p in (whole, fewer)]), tmp_path, RECIPE)
     assert table["published_POPE"].tolist() == pytest.approx([0.859, 0.855])
     assert table["published_TextVQA"].isna().tolist() == [False, True]

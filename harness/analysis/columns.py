@@ -66,7 +66,8 @@ GROUPS: dict[str, tuple[Column, ...]] = {
     "The point": (
         Column("system", "", "a system of the literature, by its name here"),
         Column("system_title", "", "its published name; empty where something in it was changed"),
-        Column("encoder", "", "the vision encoder; of a system or a hub model its own name"),
+        Column("model", "", "a hub model, by its name here"),
+        Column("encoder", "", "the (first) vision encoder; missing for a hub model"),
         Column(
             "encoder_title",
             "",
@@ -77,8 +78,9 @@ GROUPS: dict[str, tuple[Column, ...]] = {
         Column("llm", "", "the LLM; empty for a hub model"),
         Column("llm_title", "", "the same for a person"),
         Column("stride", "px", "input pixels along one side of a visual token of the encoder"),
-        Column("resolution", "px", "side of the square input; of a hub model what its processor makes"),
+        Column("resolution", "px", "side of the square that the encoder sees; of a hub model its processor's"),
         Column("tiles", "", "squares that an image is cut into (AnyRes)"),
+        Column("input_px", "px", "side of the whole input, that of the grid of tiles"),
         Column("visual_tokens", "tokens", "what the LLM gets of an image"),
         Column("sequence_tokens", "tokens", "visual tokens in the LLM's sequence; 0 where text only attends to them"),
         Column("text_tokens", "tokens", "of the prompt without its image"),

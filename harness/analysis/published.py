@@ -49,14 +49,14 @@ def encoder_latencies(table: pd.DataFrame, results: Path) -> pd.DataFrame:
     known = known.assign(seconds=seconds)[seconds.between(0, 1e6, inclusive="neither")]
     rows = []
     if {"encode", "towers"} <= set(table.columns):
-        place = ["towers", "resolution", "machine", "dtype", "threads"]
+        place = ["towers", "input_px", "machine", "dtype", "threads"]
         shown = table[table["tiles"] == 1].dropna(subset=["encode", "towers"]).drop_duplicates(place)
         for row in shown.to_dict("records"):
-            same = (known["encoder"] == row["towers"]) & (known["resolution"] == str(row["resolution"]))
+            same = (known["encoder"] == row["towers"]) & (known["resolution"] == str(row["input_px"]))
             rows += [
                 {
                     "encoder": row["towers"],
-                    "resolution": row["resolution"],
+                    "resolution": row["input_px"],
                     "series": each["series"],
                     "published": each["seconds"],
                     "device": f"{each['device']}, {each['runtime']}",
@@ -86,7 +86,7 @@ def with_published(table: pd.DataFrame, results: Path, recipe: str) -> pd.DataFr
         same = scores["encoder"] == row.get("towers")
         if isinstance(row.get("system_title"), str) and row["system_title"]:
             same |= scores["system"] == row["system_title"]
-        for column, value in (("llm", "llm_title"), ("resolution", "resolution"), ("visual_tokens", "visual_tokens")):
+        for column, value in (("llm", "llm_title"), ("resolution", "input_px"), ("visual_tokens", "visual_tokens")):
             same &= scores[column] == str(row[value])
         found = scores[same].dropna(subset=["score"])
         if found.empty:

@@ -60,8 +60,9 @@ def row_of(result: Result) -> dict[str, Any]:
     machine = there[0] if there else None
     row: dict[str, Any] = {
         **_names(point),
-        "resolution": point.input_px,
+        "resolution": point.resolution,
         "tiles": point.tiles,
+        "input_px": point.input_px,
         "visual_tokens": point.visual_tokens,
         "sequence_tokens": point.sequence_tokens,
         "text_tokens": point.text_tokens,
@@ -128,21 +129,21 @@ def _names(point: Point) -> dict[str, Any]:
     """What the parts of a point are called; a hub model stands where an encoder would."""
     model = point.model
     if isinstance(model, HubModel):
-        return {"encoder": model.name, "encoder_title": model.title, "llm": "", "llm_title": model.llm or "its own"}
+        return {"model": model.name, "encoder_title": model.title, "llm": "", "llm_title": model.llm or "its own"}
     towers = " + ".join(encoder.title for encoder in (model.encoder, *model.also))
     tiled = f", {model.tiles} tiles" if model.tiles > 1 else ""
     reduced = f", {model.connector.title}" if model.connector.title else ""
     fused = f", {model.fusion.title}" if model.fusion else ""
-    name, title, named = model.encoder.name, f"{towers}{tiled}{reduced}", {}
+    title, named = f"{towers}{tiled}{reduced}", {}
     if system := model.system:
         changed = "".join(f", {override}" for override in system.changed)
         tokens = f", {point.visual_tokens} tokens" if model.connector.title else ""
-        name, title = system.name, system.title + tokens + changed
+        title = system.title + tokens + changed
         own = "" if system.changed else system.title  # a changed one is nobody's published system
         named = {"system": system.name, "system_title": own}
     return {
         **named,
-        "encoder": name,
+        "encoder": model.encoder.name,
         "encoder_title": title,
         "towers": towers,
         "parts": f"{towers}{tiled}{reduced}{fused} + {model.llm.title}",
@@ -262,16 +263,38 @@ def protocol_text(protocol: TimingProtocol) -> str:
     return f"v{protocol.version}: {protocol.blocks} blocks, in each {warm_up}, {passes}, {rule}"
 
 
-VARIANTS = ("machine", "dtype", "threads", "attention", "weights", "protocol")
+VARIANTS = ("machine", "encoder_runtime", "llm_runtime", "dtype", "threads", "attention", "weights", "protocol")
 """What may differ between points of one name; where it does, the encoder's title says so."""
 
 
 OWN = (
-    *("system", "system_title", "encoder", "encoder_title", "towers", "parts", "llm", "llm_title", "stride", "blocks"),
+    *(
+        "system",
+        "system_title",
+        "model",
+        "input_px",
+        "encoder",
+        "encoder_title",
+        "towers",
+        "parts",
+        "llm",
+        "llm_title",
+        "stride",
+        "blocks",
+    ),
     *("resolution", "tiles", "visual_tokens", "sequence_tokens", "text_tokens", "status", "reason", "weights", "point"),
     *("machine", "device", "device_name", "dtype", "threads", "attention", "date", "protocol", "no_accuracy", "commit"),
     *("command", "source", "extrapolated", "disturbed_blocks", "disturbed", "marked", "on_frontier", "px", "LLM"),
-    *("encoder_runtime", "llm_runtime", "visual tokens", "frontier", "composed vs direct", "peak MB"),
+    *(
+        "stride",
+        "blocks",
+        "encoder_runtime",
+        "llm_runtime",
+        "visual tokens",
+        "frontier",
+        "composed vs direct",
+        "peak MB",
+    ),
 )
 STEMS = (*TIMES, *("accuracy", "bend", "ceiling_", "direct_", "overlap", "peak_", "published_", "residual_", "suite_"))
 """Columns, and how columns begin, that are no suite's."""
@@ -282,7 +305,8 @@ def table_of(results: Iterable[Result]) -> pd.DataFrame:
     table = pd.DataFrame([row_of(result) for result in results])
     if table.empty:
         return table
-    cell = ["encoder", "llm", "resolution"]
+    subject = table.reindex(columns=["system", "model", "encoder"]).bfill(axis=1).iloc[:, 0]
+    cell = [subject, table["llm"], table["input_px"]]
     for column in VARIANTS:
         if (table.groupby(cell)[column].nunique() > 1).any():
             table["encoder_title"] += " [" + table[column].astype(str) + "]"

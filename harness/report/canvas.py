@@ -149,7 +149,7 @@ def curves(rows: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
         for llm, marker in markers.items():
             chosen = rows[(rows["encoder_title"] == encoder) & (rows["llm_title"] == llm)]
             if not chosen.empty:
-                yield colour, marker, chosen.sort_values("resolution")
+                yield colour, marker, chosen.sort_values("input_px")
 
 
 def draw_legend(canvas: Canvas, rows: pd.DataFrame, more: Iterable[Any] = ()) -> None:

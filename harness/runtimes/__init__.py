@@ -243,12 +243,7 @@ class Runtime:
 @cache
 def find(name: str) -> type[Runtime]:
     """The class of a runtime; raises `HarnessError` for one that does not exist or cannot be imported."""
-    found = getattr(registry.find("runtimes", name), "Runtime", None)
-    if not (isinstance(found, type) and issubclass(found, Runtime) and found is not Runtime):
-        raise HarnessError(
-            f"runtime {name}: its module has no class Runtime that derives from harness.runtimes.Runtime"
-        )
-    return found
+    return registry.subclass("runtimes", name, Runtime)
 
 
 def check_runs(name: str, kind: str) -> None:

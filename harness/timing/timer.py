@@ -10,36 +10,14 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from typing import Protocol
 
+from harness.runtimes import Device
 from harness.schema import Ceilings, TimerTest
 
 GOALS = (0.02, 0.02, 0.01, 0.005, 0.0025, 0.0025, 0.0025)
 """Seconds that the known work should take, test after test: long against every overhead, short against a measurement;
 then short enough to be done before a busy machine takes the processor away."""
 TRIES = 5
-
-
-class Device(Protocol):
-    """What the test needs of a runtime (see `harness.runtimes`)."""
-
-    synchronous: bool
-    """Whether calls are expected to return only when their work is done."""
-
-    def wait(self) -> None:
-        """Return when the device is done."""
-
-    def work(self, repeats: int) -> None:
-        """Submit the same matrix product `repeats` times, each on the result of the one before."""
-
-    def fetch(self) -> None:
-        """Bring the result of `work` to the host, which cannot be had before it is done."""
-
-    def matrix_product(self) -> int:
-        """Submit one large matrix product; returns its floating-point operations."""
-
-    def copy(self) -> int:
-        """Submit one copy of a large buffer; returns the bytes read and written."""
 
 
 def check_timer(device: Device, clock: Callable[[], float] = time.perf_counter) -> TimerTest:

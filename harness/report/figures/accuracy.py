@@ -54,7 +54,7 @@ def paint(canvas: Canvas, rows: pd.DataFrame, names: Sequence[str]) -> None:
     for axes, name in zip(panels, names, strict=False):
         for colour, marker, group in curves(rows.dropna(subset=[name])):
             axes.errorbar(
-                group["resolution"],
+                group["input_px"],
                 group[name],
                 yerr=interval_reach(group, name),
                 color=colour,
@@ -64,12 +64,12 @@ def paint(canvas: Canvas, rows: pd.DataFrame, names: Sequence[str]) -> None:
                 elinewidth=0.8,
             )
             hollow = group[as_blind(group, name)]
-            axes.plot(hollow["resolution"], hollow[name], marker, ms=4, color=colour, mfc="white", zorder=3)
-            draw_unseen(axes, group["resolution"], group, name, colour)
+            axes.plot(hollow["input_px"], hollow[name], marker, ms=4, color=colour, mfc="white", zorder=3)
+            draw_unseen(axes, group["input_px"], group, name, colour)
         draw_levels(axes, rows, name)
         axes.set_title(label(name, 24), fontsize=9.5)
         axes.set_xlabel("input resolution, px")
-        places = sorted(rows["resolution"].unique())
+        places = sorted(rows["input_px"].unique())
         axes.set_xticks(places if len(places) <= 5 else places[:: math.ceil(len(places) / 5)])
         axes.set_ylim(0, min(1.0, 1.06 * top) or 1.0)
     for axes in panels[len(names) :]:

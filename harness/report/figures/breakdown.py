@@ -85,7 +85,7 @@ def paint(canvas: Canvas, rows: pd.DataFrame, stages: Sequence[str], rest: Seque
             y += 1.0
         for row in group.itertuples():
             at.append(y)
-            names.append(f"{row.resolution} px" if title else f"{row.group} · {row.resolution} px")
+            names.append(f"{row.input_px} px" if title else f"{row.group} · {row.input_px} px")
             y += 1.0
         y += 0.35
     ordered = pd.concat([group for _, group in groups])

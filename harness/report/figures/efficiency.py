@@ -45,14 +45,14 @@ def paint(canvas: Canvas, rows: pd.DataFrame) -> None:
     for stage, filled in (("encode", True), ("prefill", False)):
         if f"{stage}_flops" not in rows.columns:
             continue
-        what = ["encoder_title", "resolution"] if filled else ["llm_title", "visual_tokens"]
+        what = ["encoder_title", "input_px"] if filled else ["llm_title", "visual_tokens"]
         part = once(rows, f"{stage}_flops", what)
         for row in part[(part[f"{stage}_bytes"] > 0) & (part[f"{stage}_flops"] > 0)].to_dict("records"):
             x, y = row[f"{stage}_flops"] / row[f"{stage}_bytes"], row[f"{stage}_flops"] / row[stage] / 1e9
             colour = colours[row["encoder_title"]] if filled else "#444444"
             marker = "o" if filled else markers[row["llm_title"]]
             axes.plot(x, y, marker=marker, ms=6, ls="", color=colour, mfc=colour if filled else "none", zorder=3)
-            places.append((str(row["resolution" if filled else "visual_tokens"]), x, y))
+            places.append((str(row["input_px" if filled else "visual_tokens"]), x, y))
     axes.set_xscale("log")
     axes.set_yscale("log")
     if places:

@@ -139,5 +139,5 @@ def paint(canvas: Canvas, rows: pd.DataFrame, accuracy: str, axis: str, ttft: st
     band = [Line2D([], [], color=FRONT, lw=7, alpha=0.6, label="frontier")] if claimed else []
     draw_legend(canvas, rows, [*band, *beside_handles(rows, accuracy)])
     points = rows[best] if claimed else rows
-    places = [(str(r["resolution"]), r[ttft] * scale, r[accuracy]) for r in points.to_dict("records")]
+    places = [(str(r["input_px"]), r[ttft] * scale, r[accuracy]) for r in points.to_dict("records")]
     annotate(axes, places, [(x, y) for _, x, y in places])

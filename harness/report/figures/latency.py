@@ -48,10 +48,10 @@ def paint(canvas: Canvas, rows: pd.DataFrame) -> None:
     left, right = canvas.subplots(1, 2)
     colours, markers = palette(rows)
     unit, scale = unit_for(rows[["encode", "prefill"]].to_numpy(float).ravel())
-    encoders = once(rows, "encode", ["encoder_title", "resolution"])
+    encoders = once(rows, "encode", ["encoder_title", "input_px"])
     llms = once(rows[rows["sequence_tokens"] > 0], "prefill", ["llm_title", "visual_tokens"])
     for axes, part, name, place, stage in (
-        (left, encoders, "encoder_title", "resolution", "encode"),
+        (left, encoders, "encoder_title", "input_px", "encode"),
         (right, llms, "llm_title", "visual_tokens", "prefill"),
     ):
         part = part[part[stage] > 0]

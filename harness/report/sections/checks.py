@@ -27,7 +27,8 @@ def notes_of(table: pd.DataFrame) -> list[str]:
     said: dict[str, list[str]] = {}
     for row in table.to_dict("records"):
         if why := row["no_accuracy"]:
-            names = [name for name in (f"{row['encoder']} + {row['llm']}", row["encoder"]) if f" {name} " in why]
+            names = [f"{row.get('encoder')} + {row['llm']}", row.get("system"), row.get("encoder")]
+            names = [name for name in names if f" {name} " in why]
             said.setdefault(why.replace(f" {names[0]} ", " these parts ") if names else why, []).append(why)
     return [
         next(iter(whole)) if len(set(whole)) == 1 else f"{number_of(len(whole), 'point')}: {text}"
@@ -62,7 +63,7 @@ def checks(table: pd.DataFrame) -> list[str]:
     if (text := _several(table)) and not table.empty:
         said.append(text)
     if "encode_effective_samples" in table.columns and not table.empty:
-        encoders = table.drop_duplicates(["encoder_title", "resolution"])  # points share them: each counts once
+        encoders = table.drop_duplicates(["encoder_title", "input_px"])  # points share them: each counts once
         samples, worth = encoders["encode_samples"].sum(), encoders["encode_effective_samples"].sum()
         said.append(
             f"{number_of(round(samples), 'counted encoder pass', 'counted encoder passes')} "
@@ -90,7 +91,7 @@ def _several(table: pd.DataFrame) -> str:
     """Why one component may have several values; empty where each has one."""
     found, several = [], 0
     for stage, what, noun in (
-        ("encode", ["encoder_title", "resolution"], "encoder"),
+        ("encode", ["encoder_title", "input_px"], "encoder"),
         ("prefill", ["llm_title", "visual_tokens"], "LLM"),
     ):
         if stage in table.columns:

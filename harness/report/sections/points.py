@@ -36,7 +36,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         cells = {
             "encoder": row["encoder_title"],
             "LLM": row["llm_title"],
-            "px": str(row["resolution"]),
+            "px": str(row["input_px"]),
             "visual tokens": str(row["visual_tokens"]),
             "frontier": "yes" if best else "",
             "accuracy": score(row, "accuracy"),

@@ -109,12 +109,7 @@ class Executor:
 
 def find(name: str) -> type[Executor]:
     """The class of an executor; raises `HarnessError` for one that does not exist or cannot be imported."""
-    found = getattr(registry.find("timing.executors", name), "Executor", None)
-    if not (isinstance(found, type) and issubclass(found, Executor) and found is not Executor):
-        raise HarnessError(
-            f"executor {name}: its module has no class Executor that derives from the one of harness.timing.executors"
-        )
-    return found
+    return registry.subclass("timing.executors", name, Executor)
 
 
 def perform(measurer: Any, task: Task, progress: Callable[..., None]) -> dict[str, Any]:

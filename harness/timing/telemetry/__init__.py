@@ -15,7 +15,7 @@ from typing import ClassVar
 import psutil
 
 from harness import registry
-from harness.schema import HarnessError, Telemetry
+from harness.schema import Telemetry
 
 THROTTLED = "throttled: "
 """How a mark begins that says why the device was slow."""
@@ -86,13 +86,8 @@ class Absent(Exception):
 
 def sources() -> dict[str, type[Source]]:
     """Every source that there is, by its name, here or not."""
-    found = {}
-    for name, module in registry.every("timing.telemetry").items():
-        source = getattr(module, "Source", None)
-        if not (isinstance(source, type) and issubclass(source, Source) and source is not Source):
-            raise HarnessError(f"telemetry {name}: its module has no class Source derived from {__name__}.Source")
-        found[name] = source
-    return found
+    folder = "timing.telemetry"
+    return {name: registry.subclass(folder, name, Source) for name in registry.modules(folder)}
 
 
 class Watch:
