@@ -77,7 +77,8 @@ def test_its_stages_are_timed_and_what_its_own_code_hides_is_missing(folder):
     (measurement,) = store.read_all(folder / "results", Measurement)
     assert measurement.status == "ok", measurement.reason
     assert set(measurement.samples.seconds) == set(HubComponent.STAGES)
-    assert measurement.component.visual_tokens == 16
+    # Qwen's processor rounds 768 / sqrt(768**2 / 112**2), which is 111.99999999999999, down to 84 px.
+    assert measurement.component.visual_tokens == 9
     assert measurement.component.text_tokens >= 24
     table = pd.read_csv(next((folder / "reports").glob("*")) / "table.csv")
     (row,) = table.to_dict("records")

@@ -41,7 +41,7 @@ def test_parameters_and_tokens_are_those_of_the_source(name):
 
 
 def test_only_the_system_whose_llm_is_private_has_no_parameters():
-    assert [n for n in options("system") if point_of(f"system={n}").system.parameters is None] == ["mm1_like"]
+    assert [n for n in options("system") if point_of(f"system={n}").model.system.parameters is None] == ["mm1_like"]
 
 
 LLAMA = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
