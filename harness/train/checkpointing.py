@@ -91,6 +91,11 @@ def take_up(model: nn.Module, optimiser: torch.optim.Optimizer, state: Path) -> 
     whole: dict[str, Any] = {"state": moments, "param_groups": groups}
     try:
         set_model_state_dict(model, learned, options=StateDictOptions(full_state_dict=True, strict=False))
-        set_optimizer_state_dict(model, optimiser, whole, options=StateDictOptions(full_state_dict=True))
+        if torch.distributed.is_initialized():
+            set_optimizer_state_dict(model, optimiser, whole, options=StateDictOptions(full_state_dict=True))
+        else:  # torch 2.6 cannot put several groups back in that way
+            order = [name for group in groups for name in group["params"]]
+            known = {number: moments[name] for number, name in enumerate(order) if name in moments}
+            optimiser.load_state_dict({**optimiser.state_dict(), "state": known})
     except (RuntimeError, ValueError, KeyError) as error:
         raise HarnessError(f"{state}: not the state of this training: {error}; give another folder") from error
