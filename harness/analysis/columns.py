@@ -12,8 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from harness import registry
-from harness.analysis.table import SHARES, TIMES
+from harness.analysis.table import SHARES, TIMES, telemetry_meanings
 from harness.schema import MAIN_STAGES, TTFTS
 
 STAGE_NAMES = tuple(dict.fromkeys(stage for _, stage in MAIN_STAGES))
@@ -48,17 +47,16 @@ UNITS = {"_seconds": "share", "_joules": "J", "_hz": "Hz", "_watts": "W", "celsi
 def _machine() -> tuple[Column, ...]:
     """What the sources of telemetry tell (see `harness.timing.telemetry`), theirs of installed packages too."""
     found = []
-    for module in registry.every("timing.telemetry").values():
-        for name, meaning in module.Source.MEANINGS.items():
-            unit = next((unit for end, unit in UNITS.items() if name.endswith(end)), "")
-            if name.endswith("_seconds"):
-                meaning += "; of all processors' time, mean over the measurements of the point's components"
-            elif name.endswith("_joules") or name.startswith("switches_"):
-                meaning += ", during the components' own turns, in all blocks"
-            else:
-                hot = name.endswith(("celsius", "_level"))
-                meaning += f"; {'highest' if hot else 'median'} over the measurements"
-            found.append(Column(name.removesuffix("_seconds"), unit, meaning))
+    for name, meaning in telemetry_meanings().items():
+        unit = next((unit for end, unit in UNITS.items() if name.endswith(end)), "")
+        if name.endswith("_seconds"):
+            meaning += "; of all processors' time, mean over the measurements of the point's components"
+        elif name.endswith("_joules") or name.startswith("switches_"):
+            meaning += ", during the components' own turns, in all blocks"
+        else:
+            hot = name.endswith(("celsius", "_level"))
+            meaning += f"; {'highest' if hot else 'median'} over the measurements"
+        found.append(Column(name.removesuffix("_seconds"), unit, meaning))
     return tuple(sorted(found, key=lambda column: column.name))
 
 

@@ -211,12 +211,11 @@ def _latency(result: Result) -> dict[str, Any]:
 
 
 @cache
-def telemetry_columns() -> dict[str, str]:
-    """Columns of what the sources of telemetry tell (see `harness.timing.telemetry`), those of installed packages too,
-    with the meaning of each gauge or counter."""
+def telemetry_meanings() -> dict[str, str]:
+    """Gauges and counters of all sources of telemetry (see `harness.timing.telemetry`), those of installed packages
+    too, with the meaning of each. A column has its name, without `_seconds`."""
     sources = (module.Source for module in registry.every("timing.telemetry").values())
-    meant = {name: meaning for source in sources for name, meaning in source.MEANINGS.items()}
-    return {name.removesuffix("_seconds"): meaning for name, meaning in meant.items()}
+    return {name: meaning for source in sources for name, meaning in source.MEANINGS.items()}
 
 
 AT_START = {"load"}
@@ -268,33 +267,12 @@ VARIANTS = ("machine", "encoder_runtime", "llm_runtime", "dtype", "threads", "at
 
 
 OWN = (
-    *(
-        "system",
-        "system_title",
-        "model",
-        "input_px",
-        "encoder",
-        "encoder_title",
-        "towers",
-        "parts",
-        "llm",
-        "llm_title",
-        "stride",
-        "blocks",
-    ),
-    *("resolution", "tiles", "visual_tokens", "sequence_tokens", "text_tokens", "status", "reason", "weights", "point"),
-    *("machine", "device", "device_name", "dtype", "threads", "attention", "date", "protocol", "no_accuracy", "commit"),
-    *("command", "source", "extrapolated", "disturbed_blocks", "disturbed", "marked", "on_frontier", "px", "LLM"),
-    *(
-        "stride",
-        "blocks",
-        "encoder_runtime",
-        "llm_runtime",
-        "visual tokens",
-        "frontier",
-        "composed vs direct",
-        "peak MB",
-    ),
+    *("system", "system_title", "model", "input_px", "encoder", "encoder_title", "towers", "parts", "llm", "llm_title"),
+    *("stride", "blocks", "resolution", "tiles", "visual_tokens", "sequence_tokens", "text_tokens", "status", "reason"),
+    *("weights", "point", "machine", "device", "device_name", "dtype", "threads", "attention", "date", "protocol"),
+    *("no_accuracy", "commit", "command", "source", "extrapolated", "disturbed_blocks", "disturbed", "marked"),
+    *("on_frontier", "px", "LLM", "encoder_runtime", "llm_runtime", "visual tokens", "frontier", "composed vs direct"),
+    "peak MB",
 )
 STEMS = (*TIMES, *("accuracy", "bend", "ceiling_", "direct_", "overlap", "peak_", "published_", "residual_", "suite_"))
 """Columns, and how columns begin, that are no suite's."""
@@ -357,7 +335,11 @@ def suites_of(table: pd.DataFrame) -> list[str]:
 
 def column_of(suite: str) -> str:
     """A suite's column: its name, with `suite_` before one that the table needs for something else."""
-    taken = suite in OWN or suite.startswith(STEMS) or suite in telemetry_columns()
+    taken = (
+        suite in OWN
+        or suite.startswith(STEMS)
+        or suite in {name.removesuffix("_seconds") for name in telemetry_meanings()}
+    )
     return f"suite_{suite}" if taken else suite
 
 

@@ -25,6 +25,7 @@ from harness.models.vlm import (
 from harness.runtimes import check_runs
 from harness.runtimes import find as find_runtime
 from harness.schema import (
+    DTYPE_BYTES,
     RANDOM,
     ComposedModel,
     Connector,
@@ -48,7 +49,7 @@ from harness.suites.tasks import expand, load_suite
 
 ANSWERS = "torch"
 """The runtime that trained VLMs answer on."""
-DTYPES = ("float32", "float16", "bfloat16")
+DTYPES = tuple(DTYPE_BYTES)
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention")
 
 

@@ -73,6 +73,7 @@ from harness.schema.parts import (
     System,
     Template,
     check_sizes,
+    connector_inputs,
 )
 from harness.schema.points import (
     RANDOM,
@@ -182,6 +183,7 @@ __all__ = [
     "check_plain",
     "check_sizes",
     "component_key",
+    "connector_inputs",
     "evaluation_key",
     "file_stem",
     "fingerprint",

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, TypeAdapter
 
 from harness.schema.base import Count, Frozen, Pixels, Positive
 from harness.schema.execution import Execution, TimingProtocol
-from harness.schema.parts import Connector, Encoder, Fusion, HubModel, Llm
+from harness.schema.parts import Connector, Encoder, Fusion, HubModel, Llm, connector_inputs
 from harness.schema.points import RANDOM
 from harness.schema.stages import STAGES
 
@@ -190,8 +190,7 @@ class ComposedVlmComponent(_Component):
     @property
     def inputs(self) -> tuple[tuple[int, int], ...]:
         """Visual tokens of one image or tile, and channels, that each encoder hands to the connector."""
-        first = self.encoder.visual_tokens(self.resolution), self.encoder.features
-        return first, *((encoder.visual_tokens(encoder.native), encoder.features) for encoder in self.also)
+        return connector_inputs(self.encoder, self.also, self.resolution)
 
     @property
     def modules(self) -> str:

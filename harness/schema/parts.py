@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, PositiveFloat, model_validator
@@ -89,6 +90,13 @@ class Encoder(Frozen):
     def visual_tokens(self, resolution: int) -> int:
         """Number of visual tokens of one `resolution` x `resolution` image."""
         return self.tokens or (resolution // self.stride) ** 2
+
+
+def connector_inputs(encoder: Encoder, also: Sequence[Encoder], resolution: int) -> tuple[tuple[int, int], ...]:
+    """Visual tokens of one image or tile, and channels, that each of several encoders hands to a connector: the first
+    sees the image at `resolution`, the others at their own."""
+    first = encoder.visual_tokens(resolution), encoder.features
+    return first, *((each.visual_tokens(each.native), each.features) for each in also)
 
 
 class Connector(Frozen):

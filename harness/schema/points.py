@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from harness.schema.base import Frozen, HarnessError, Pixels, Positive
 from harness.schema.execution import Execution, TimingProtocol
-from harness.schema.parts import Connector, Encoder, Fusion, HubModel, Llm, System
+from harness.schema.parts import Connector, Encoder, Fusion, HubModel, Llm, System, connector_inputs
 from harness.schema.suites import Suite
 
 RANDOM = "random"
@@ -53,8 +53,7 @@ class ComposedModel(Frozen):
 
     def inputs(self, resolution: int) -> tuple[tuple[int, int], ...]:
         """Visual tokens of one image or tile, and channels, that each encoder hands to the connector."""
-        first = self.encoder.visual_tokens(resolution), self.encoder.features
-        return first, *((encoder.visual_tokens(encoder.native), encoder.features) for encoder in self.also)
+        return connector_inputs(self.encoder, self.also, resolution)
 
     @property
     def title(self) -> str:
